@@ -1,0 +1,1 @@
+"""Load and process pixelated electron microscopy data."""

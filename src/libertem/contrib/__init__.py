@@ -1,0 +1,1 @@
+"""Tools built on top of the library."""

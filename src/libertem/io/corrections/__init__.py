@@ -1,0 +1,1 @@
+"""Detector corrections: dark frame, gain map, excluded pixels."""

@@ -1,0 +1,1 @@
+"""Loading data sets and the registry of formats."""

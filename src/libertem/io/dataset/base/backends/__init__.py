@@ -1,0 +1,1 @@
+"""I/O backends: memory map, buffered and direct reading."""

@@ -1,0 +1,1 @@
+"""Header parsers that two or more formats need."""

@@ -1,0 +1,1 @@
+"""Test suites and synthetic data for authors of formats and UDFs."""

@@ -1,0 +1,1 @@
+"""Compiled reductions over frames where they lie in a file."""

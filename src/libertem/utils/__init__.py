@@ -1,0 +1,1 @@
+"""Devices, worker start-up and small geometry helpers."""
