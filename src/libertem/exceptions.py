@@ -93,18 +93,19 @@ class DataSetException(Exception):
         return self._sentence()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Errors cross process borders; keyword-only arguments do not survive the default way.
-        facts = {
-            "path": self.path,
-            "found": None if self.found is None else str(self.found),
-            "expected": None if self.expected is None else str(self.expected),
-            "hint": self.hint,
-        }
-        return _rebuild, (type(self), str(self.problem), facts)
+        # Errors cross process borders. The default way calls the constructor, whose keyword-only arguments
+        # (or those of a subclass) it does not know. Facts may be any object, also one that cannot travel.
+        state = self.__dict__.copy()
+        for name in ("problem", "found", "expected"):
+            if state.get(name) is not None:
+                state[name] = str(state[name])
+        return _rebuild, (type(self), self.args), state
 
 
-def _rebuild(cls: type[DataSetException], problem: str, facts: dict[str, Any]) -> DataSetException:
-    return cls(problem, **facts)
+def _rebuild(cls: type[DataSetException], args: tuple[Any, ...]) -> DataSetException:
+    err = cls.__new__(cls)
+    err.args = args
+    return err
 
 
 class HeaderError(DataSetException):

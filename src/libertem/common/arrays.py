@@ -195,7 +195,7 @@ def to_sparse(a: Any, shape: Sequence[int] | None = None) -> Any:
     Raises
     ------
     ValueError
-        If truth values are mixed or coordinates have the wrong length.
+        If truth values are mixed, or `a` is a list or tuple of another form or with positions outside.
     """
     import sparse
 
@@ -210,13 +210,19 @@ def to_sparse(a: Any, shape: Sequence[int] | None = None) -> Any:
     return sparse.COO.from_numpy(np.asarray(a))
 
 
+def _is_position_with_truth(entry: Any) -> bool:
+    return isinstance(entry, list | tuple) and len(entry) == 2 and isinstance(entry[1], bool | np.bool_)
+
+
 def _coo_from_coordinates(a: list[Any] | tuple[Any, ...], shape: tuple[int, ...]) -> Any:
     import sparse
 
     truth = True
-    if all(isinstance(entry, int | np.integer) for entry in a):
+    if a and all(isinstance(entry, int | np.integer) and not isinstance(entry, bool) for entry in a):
         positions = [tuple(a)]
     else:
+        if not all(_is_position_with_truth(entry) for entry in a):
+            raise ValueError(f"expected one position or pairs of a position and a bool, found {a!r}")
         truths = {bool(value) for _, value in a}
         if len(truths) > 1:
             raise ValueError("all positions have to carry the same truth value, found True and False")

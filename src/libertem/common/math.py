@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from libertem.common.arrays import to_dense, to_sparse
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
@@ -43,16 +45,16 @@ def count_nonzero(array: Any) -> int:
         return int(np.count_nonzero(array))
     if hasattr(array, "count_nonzero"):  # scipy.sparse
         return int(array.count_nonzero())
+    if hasattr(array, "fill_value"):  # sparse
+        coo = to_sparse(array)
+        n_filled = coo.size - coo.nnz if coo.fill_value else 0
+        return int(np.count_nonzero(coo.data) + n_filled)
     return int(array.astype(bool).sum())
 
 
 def flat_nonzero(array: Any) -> npt.NDArray[np.int64]:
     """Flat C-order indices of the non-zero elements of a dense or sparse array, ascending."""
-    if not isinstance(array, np.ndarray):
-        from libertem.common.arrays import to_dense
-
-        array = to_dense(array)
-    return np.flatnonzero(array).astype(np.int64, copy=False)
+    return np.flatnonzero(to_dense(array)).astype(np.int64, copy=False)
 
 
 def make_2D_square(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -1,0 +1,57 @@
+# Needs Python >= 3.10 with venv and pip, and make. Everything else is installed into $(VENV).
+#
+#   make demo [DATA=path]  draw a picture of a data set, simulated if none is given
+#   make test              all that continuous integration checks
+#   make docs              documentation in docs/_build/html
+#   make bench             measure the speed of this machine
+#   make clean             remove all that was made here
+
+PYTHON ?= python3
+VENV ?= .venv
+PYTEST_ARGS ?=
+
+ifeq ($(OS),Windows_NT)
+BIN := $(VENV)/Scripts
+else
+BIN := $(VENV)/bin
+endif
+
+CODE := src tests benchmarks docs
+MAKE_DOCS := $(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+
+.PHONY: demo test docs bench clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/demo.stamp
+	$(BIN)/python -m libertem.contrib.demo $(if $(DATA),--data "$(DATA)")
+
+test: $(VENV)/test.stamp
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest --doctest-modules src/libertem
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+	$(MAKE_DOCS)
+
+docs: $(VENV)/test.stamp
+	$(MAKE_DOCS)
+
+bench: $(VENV)/test.stamp
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) build dist docs/_build docs/api/generated demo-output htmlcov .coverage
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(VENV)/pyvenv.cfg:
+	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 10) else "Python 3.10 or later is needed, set PYTHON")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/demo.stamp: pyproject.toml | $(VENV)/pyvenv.cfg
+	$(BIN)/python -m pip install --quiet --editable '.[matplotlib]'
+	touch $@
+
+$(VENV)/test.stamp: pyproject.toml | $(VENV)/pyvenv.cfg
+	$(BIN)/python -m pip install --quiet --editable '.[test,docs]'
+	touch $@

@@ -1,0 +1,123 @@
+"""Anonymous resident memory: of running processes, and over a file that is larger than memory."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from benchmarks.cases import matches
+from benchmarks.client import Worker, WorkerError
+from benchmarks.inputs import Prepared, prepare_sparse
+from benchmarks.limit import available_cores
+from benchmarks.rows import ALL_CORES, Row
+from benchmarks.targets import at_most_anon
+
+__all__ = ["PeakAnon", "anon_bytes", "measure_memory", "memory_cases"]
+
+INTERVAL = 0.002  # seconds between samples
+FILE_BYTES = 20_000_000_000
+USED_BYTES = 4 << 30  # of the file: eight partitions and more, so that the peak is the one of any larger part
+FIXED_LIMIT = 300_000_000
+LIMIT_PER_WORKER = 64_000_000
+READINGS = ("mmap", "buffered", "direct")
+WORKLOADS = ("sum", "sumsig", "std", "masks4", "com", "three", "roi", "tile")
+
+
+def anon_bytes(pid: int) -> int:
+    """Anonymous resident memory of a process and of all that it started; 0 if it is gone.
+
+    Where the system does not tell it, what belongs to the processes alone.
+    """
+    try:
+        process = psutil.Process(pid)
+        family = [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return 0
+    return sum(_anon_bytes_of_one(member) for member in family)
+
+
+def _anon_bytes_of_one(process: psutil.Process) -> int:
+    try:
+        if not sys.platform.startswith("linux"):
+            return int(process.memory_full_info().uss)
+        for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, psutil.Error):
+        pass  # it ended just now
+    return 0
+
+
+class PeakAnon:
+    """Samples a process from a thread of this one, so that the process itself is not disturbed.
+
+    Parameters
+    ----------
+    pid : int
+        The process; its children count as well.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self.nbytes = 0
+        """The highest value seen so far."""
+
+    def _watch(self) -> None:
+        while not self._stop.wait(INTERVAL):
+            self.nbytes = max(self.nbytes, anon_bytes(self._pid))
+
+    def __enter__(self) -> PeakAnon:
+        self.nbytes = anon_bytes(self._pid)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def memory_cases(patterns: list[str]) -> list[tuple[str, str, str]]:
+    """Name, workload and I/O backend of the memory cases that match a pattern, all if there is none."""
+    cases = [
+        (f"memory/{workload}/{reading}", workload, reading) for reading in READINGS for workload in WORKLOADS
+    ]
+    return [case for case in cases if not patterns or matches(case[0], patterns)]
+
+
+def measure_memory(cases: list[tuple[str, str, str]], folder: Path) -> Iterator[Row]:
+    """Measure each case in a fresh process, on a large file of holes of which the first part is processed."""
+    if not cases:
+        return
+    with _sparse_file(folder) as prepared:
+        for name, workload, reading in cases:
+            yield _measure_one(Row(name, unit=""), workload, reading, prepared)
+
+
+@contextmanager
+def _sparse_file(folder: Path) -> Iterator[Prepared]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as home:
+        yield prepare_sparse(FILE_BYTES, USED_BYTES, Path(home))
+
+
+def _measure_one(row: Row, workload: str, reading: str, prepared: Prepared) -> Row:
+    row.checks = (at_most_anon(FIXED_LIMIT + LIMIT_PER_WORKER * available_cores()),)
+    worker = Worker(sys.executable)
+    try:
+        worker.open("default", prepared.source.filetype, reading, prepared.arguments)
+        with PeakAnon(worker.pid) as peak:
+            worker.run("default", workload)
+        row.anon_bytes[ALL_CORES] = peak.nbytes
+    except WorkerError as err:
+        row.failure = str(err)
+    finally:
+        worker.close()
+    return row

@@ -1,0 +1,5 @@
+"""Face: `DataSetException` at its historic path."""
+
+from libertem.exceptions import DataSetException
+
+__all__ = ["DataSetException"]

@@ -1,0 +1,5 @@
+"""Face: `FileSet` at its historic path."""
+
+from libertem.io.dataset.base.files import FileSet
+
+__all__ = ["FileSet"]

@@ -1,0 +1,5 @@
+"""Face: `FileTree` at its historic path."""
+
+from libertem.io.dataset.base.files import FileTree
+
+__all__ = ["FileTree"]

@@ -1,0 +1,1 @@
+"""Write synthetic files in the formats of detectors, from their specifications."""

@@ -1,0 +1,230 @@
+"""Apply masks: virtual detectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from libertem.common.arrays import CUPY_BACKENDS, NUMPY, SPARSE_BACKENDS, to_dense
+from libertem.common.buffers import BufferWrapper
+from libertem.common.protocols import UDFMethod
+from libertem.common.slice import Slice
+from libertem.masks.container import MaskContainer
+from libertem.udf.accumulate import as_numbers, exact_dtype
+from libertem.udf.blocks import first_row
+from libertem.udf.contract import UDF
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from libertem.io.dataset.base.blocks import FrameBlock
+
+__all__ = ["ApplyMasksUDF", "add_block_products", "add_products"]
+
+MAX_MASKS_IN_KERNEL = 16
+"""For more masks the matrix product of a BLAS library is faster than passes over the pixels."""
+
+PX_PER_PRODUCT = 4096
+"""Products are added up in the precision of data and masks for so many pixels, then in float64."""
+
+
+class ApplyMasksUDF(UDF):
+    """Multiply frames with masks and add up the products: virtual detectors.
+
+    Parameters
+    ----------
+    mask_factories : callable or sequence of callables
+        A function that returns a stack ``(n, *sig)`` or an iterable of masks, or functions that return one
+        mask of signal shape each. Functions, so that each worker makes its own masks.
+    use_torch : bool
+        Kept for compatibility.
+    use_sparse : None, bool or str
+        None: sparse if all masks are; True: scipy CSR; False: dense; or ``'scipy.sparse'``,
+        ``'scipy.sparse.csr'``, ``'scipy.sparse.csc'``, ``'sparse.pydata'``, ``'sparse.pydata.GCXS'``.
+    mask_count : int, optional
+        Number of masks; saves calling the factories on the main process.
+    mask_dtype : dtype, optional
+        Converts the masks, and decides with the input dtype on that of the result.
+    preferred_dtype : dtype, optional
+        Preferred input dtype instead of float32.
+    backends : str or iterable of str, optional
+        Limits the kinds of arrays.
+    shifts : (int, int) or aux data, optional
+        Moves the masks, ``(y, x)``, for all frames or, as ``UDF.aux_data(..., kind='nav',
+        extra_shape=(2,))``, for each. What leaves the frame is dropped.
+
+    Raises
+    ------
+    ValueError
+        If `use_sparse` does not go with `shifts`, or no backend is left.
+
+    Examples
+    --------
+    >>> from libertem.api import Context
+    >>> ctx = Context.make_with("inline")
+    >>> ds = ctx.load("memory", data=np.ones((3, 4, 8, 8), dtype=np.float32))
+    >>> udf = ApplyMasksUDF(mask_factories=[lambda: np.ones((8, 8), dtype=np.float32)])
+    >>> ctx.run_udf(dataset=ds, udf=udf)["intensity"].data.shape
+    (3, 4, 1)
+    """
+
+    def __init__(
+        self,
+        mask_factories: Any,
+        use_torch: bool = True,
+        use_sparse: bool | str | None = None,
+        mask_count: int | None = None,
+        mask_dtype: npt.DTypeLike | None = None,
+        preferred_dtype: npt.DTypeLike | None = None,
+        backends: str | Iterable[str] | None = None,
+        shifts: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        self._mask_container: MaskContainer | None = None
+        if shifts is not None and isinstance(use_sparse, str) and use_sparse.startswith("scipy.sparse"):
+            raise ValueError(
+                "Sparse backend scipy.sparse not supported for shifts, use sparse.pydata instead."
+            )
+        if backends is not None:
+            wanted = (backends,) if isinstance(backends, str) else tuple(backends)
+            backends = tuple(b for b in wanted if b in self._all_backends())
+            if not backends:
+                raise ValueError(f"No compatible backend found in {wanted}")
+        super().__init__(
+            mask_factories=mask_factories,
+            use_torch=use_torch,
+            use_sparse=use_sparse,
+            mask_count=mask_count,
+            mask_dtype=mask_dtype,
+            preferred_dtype=preferred_dtype,
+            backends=backends,
+            shifts=shifts,
+            **kwargs,
+        )
+
+    @classmethod
+    def _all_backends(cls) -> tuple[str, ...]:
+        unsupported = {cls.BACKEND_SCIPY_COO_ARRAY, cls.BACKEND_SCIPY_CSC_ARRAY, cls.BACKEND_SCIPY_CSR_ARRAY}
+        return tuple(b for b in cls.BACKEND_ALL if b not in unsupported)
+
+    def get_backends(self) -> tuple[str, ...]:
+        """As given to the constructor, by default nearly all."""
+        backends: tuple[str, ...] | None = self.params.backends
+        return self._all_backends() if backends is None else backends
+
+    def get_preferred_input_dtype(self) -> npt.DTypeLike:
+        """As given to the constructor, by default float32."""
+        preferred: npt.DTypeLike | None = self.params.preferred_dtype
+        return super().get_preferred_input_dtype() if preferred is None else preferred
+
+    def get_method(self) -> UDFMethod:
+        """Tiles, or frames if masks are moved."""
+        return UDFMethod.TILE if self.params.shifts is None else UDFMethod.FRAME
+
+    @property
+    def masks(self) -> MaskContainer:
+        """The masks. Made when first needed."""
+        if self._mask_container is None:
+            use_sparse = self.params.use_sparse
+            shifted = self.params.shifts is not None
+            self._mask_container = MaskContainer(
+                mask_factories=self.params.mask_factories,
+                dtype=self.params.mask_dtype,
+                use_sparse=use_sparse,
+                count=self.params.mask_count,
+                backend="cupy" if self._backend in CUPY_BACKENDS else NUMPY,
+                default_sparse="sparse.pydata" if shifted else "scipy.sparse",
+            )
+        return self._mask_container
+
+    def _result_dtype(self) -> np.dtype[Any]:
+        return np.result_type(self.meta.input_dtype, self.masks.dtype)
+
+    def get_result_buffers(self) -> dict[str, BufferWrapper]:
+        """``intensity``: ``(*nav, masks)``."""
+        n, dtype = len(self.masks), self._result_dtype()
+        return {
+            "intensity": self.buffer(kind="nav", extra_shape=(n,), dtype=dtype, use="result_only"),
+            "total": self.buffer(
+                kind="nav", extra_shape=(n,), dtype=exact_dtype(dtype), where="device", use="private"
+            ),
+        }
+
+    def process_tile(self, tile: Any) -> None:
+        """Multiply the masks with a tile."""
+        masks = self.masks.get_for_sig_slice(self.meta.sig_slice, transpose=True)
+        add_products(self, tile, masks, self.results.total)
+
+    def process_frame(self, frame: Any) -> None:
+        """Multiply moved masks with a frame."""
+        sig_shape = self.meta.dataset_shape.sig
+        shifts = np.asarray(self.params.shifts).reshape(-1).astype(int)
+        whole = Slice.from_shape(sig_shape, sig_dims=sig_shape.dims)
+        moved = Slice(origin=tuple(shifts.tolist()), shape=whole.shape)
+        of_frame = whole.intersection_with(moved)
+        if of_frame.is_null():
+            return
+        of_masks = of_frame.shift_by(tuple((-shifts).tolist()))
+        masks = self.masks.computed_masks
+        part = of_frame.get(frame.reshape(sig_shape.to_tuple()))
+        weights = to_dense(of_masks.get(masks, sig_only=True))
+        weights = weights.reshape(weights.shape[0], -1).astype(self.masks.dtype, copy=False)
+        self.results.total[:] += weights @ to_dense(part).reshape(-1)
+
+    def _can_process_blocks(self, stored_dtype: np.dtype[Any]) -> bool:
+        return (
+            self.params.shifts is None
+            and len(self.masks) <= MAX_MASKS_IN_KERNEL
+            and self._result_dtype() in (np.float32, np.float64)
+            and not self.masks.use_sparse
+        )
+
+    def _process_block(self, block: FrameBlock) -> None:
+        add_block_products(self, block, self._flat_masks(), self.results.total)
+
+    def _flat_masks(self) -> npt.NDArray[Any]:
+        """``(masks, pixels)`` in the precision of the result."""
+        sig = self.meta.dataset_shape.sig
+        whole = Slice.from_shape(sig, sig_dims=sig.dims)
+        flat: npt.NDArray[Any] = self.masks.get_for_sig_slice(
+            whole, dtype=self._result_dtype(), transpose=False
+        )
+        return flat
+
+    def get_results(self) -> Mapping[str, Any]:
+        """The sums in the documented dtype."""
+        return {"intensity": self.results.total.astype(self._result_dtype())}
+
+
+def add_products(udf: UDF, tile: Any, masks: Any, total: Any) -> None:
+    """Add the products of a tile and masks ``(pixels, masks)`` to `total`, ``(frames, masks)``."""
+    flat = tile.reshape((tile.shape[0], -1)) if tile.ndim > 2 else tile
+    if udf.meta.array_backend in SPARSE_BACKENDS or not isinstance(masks, np.ndarray):
+        total += udf.forbuf(_product(flat, masks), total)
+        return
+    # In pieces: float32 keeps its precision only for sums of a few thousand products.
+    for start in range(0, flat.shape[1], PX_PER_PRODUCT):
+        stop = start + PX_PER_PRODUCT
+        total += flat[:, start:stop] @ masks[start:stop]
+
+
+def add_block_products(udf: UDF, block: FrameBlock, masks: npt.NDArray[Any], total: Any) -> None:
+    """Add the products of a block and masks ``(masks, pixels of whole frames)`` to `total`."""
+    from libertem.udf.kernels.dots import dot_masks
+
+    part = masks[:, block.px_start : block.px_stop]
+    row = first_row(udf, block)
+    for run in block.runs:
+        n = run.starts.shape[0]
+        dot_masks(as_numbers(run.buffer), run.starts, block.n_px, block.swapped, part, total[row : row + n])
+        row += n
+
+
+def _product(tile: Any, masks: Any) -> Any:
+    """Matrix product of arrays of which at least one is sparse; tile ``(n, px)``, masks ``(px, m)``."""
+    if isinstance(tile, np.ndarray):
+        # NumPy does not know the product with sparse matrices on its right side; transposed it is theirs.
+        return masks.T.dot(tile.T).T
+    return tile @ masks

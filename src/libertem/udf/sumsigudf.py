@@ -1,0 +1,74 @@
+"""Sum over the pixels of each frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from libertem.common.buffers import BufferWrapper
+from libertem.udf.accumulate import add_sum, as_numbers, exact_dtype
+from libertem.udf.blocks import first_row
+from libertem.udf.contract import UDF
+
+if TYPE_CHECKING:
+    from libertem.io.dataset.base.blocks import FrameBlock
+
+__all__ = ["SumSigUDF", "run_sumsig"]
+
+
+class SumSigUDF(UDF):
+    """Sum over the pixels of each frame.
+
+    Integers are added up exactly, floats in float64; the result is then converted to float32, or to the
+    input dtype where that is wider.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+
+    def get_backends(self) -> tuple[str, ...]:
+        """All."""
+        return self.BACKEND_ALL
+
+    def _result_dtype(self) -> np.dtype[Any]:
+        return np.result_type(self.meta.input_dtype, np.float32)
+
+    def get_result_buffers(self) -> dict[str, BufferWrapper]:
+        """``intensity``: the sum, of navigation shape."""
+        return {
+            "intensity": self.buffer(kind="nav", dtype=self._result_dtype(), use="result_only"),
+            "total": self.buffer(
+                kind="nav", dtype=exact_dtype(self.meta.input_dtype), where="device", use="private"
+            ),
+        }
+
+    def process_tile(self, tile: Any) -> None:
+        """Add up a tile."""
+        add_sum(self, tile, self.results.total, axis=1)
+
+    def _can_process_blocks(self, stored_dtype: np.dtype[Any]) -> bool:
+        return self.meta.input_dtype.kind in "biuf"
+
+    def _process_block(self, block: FrameBlock) -> None:
+        from libertem.udf.kernels.sums import sum_pixels
+
+        row = first_row(self, block)
+        for run in block.runs:
+            n = run.starts.shape[0]
+            pixels = as_numbers(run.buffer)
+            # Integers are added up as integers, also where the total is a float.
+            exact = np.zeros(n, dtype=exact_dtype(pixels.dtype))
+            sum_pixels(pixels, run.starts, block.n_px, block.swapped, exact)
+            self.results.total[row : row + n] += exact.astype(self.results.total.dtype)
+            row += n
+
+    def get_results(self) -> Mapping[str, Any]:
+        """The sum in the documented dtype."""
+        return {"intensity": self.results.total.astype(self._result_dtype())}
+
+
+def run_sumsig(ctx: Any, dataset: Any) -> Any:
+    """Run `SumSigUDF` over a data set."""
+    return ctx.run_udf(dataset=dataset, udf=SumSigUDF())

@@ -1,0 +1,245 @@
+"""The part of a run that happens on workers: one task per partition."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from libertem.common.arrays import CUDA, NUMPY, result_type
+from libertem.common.backend import get_device_class
+from libertem.common.buffers import AuxBufferWrapper, to_numpy
+from libertem.common.math import flat_nonzero, prod
+from libertem.common.slice import Slice
+from libertem.io.corrections.corrset import CorrectionSet
+from libertem.io.dataset.base.blocks import ReadOrder
+from libertem.io.dataset.base.partition import BasePartition, Partition
+from libertem.io.dataset.base.scheme import TilingScheme
+from libertem.udf.backends import (
+    BackendChoice,
+    TileConverter,
+    allowed_backends,
+    choose_backends,
+    get_resources_for_backends,
+)
+from libertem.udf.blocks import takes_blocks
+from libertem.udf.contract import UDF, MergeAttrMapping, UDFData, UDFMeta
+from libertem.udf.progress import PROGRESS_TOPIC, PartProgress
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from libertem.executor.base import Environment
+
+__all__ = ["UDFParams", "UDFTask", "UDFTaskResult"]
+
+
+@dataclass
+class UDFParams:
+    """What all tasks of a run have in common; distributed once."""
+
+    kwargs: list[dict[str, Any]]
+    """Constructor arguments of each UDF."""
+    roi: npt.NDArray[np.bool_] | None
+    corrections: CorrectionSet | None
+    tiling_scheme: TilingScheme
+    input_dtype: np.dtype[Any]
+    dataset_dtype: np.dtype[Any]
+
+    def patch(self, changes: Sequence[Mapping[str, Any]]) -> None:
+        """Change parameters; tasks that start later see the new ones."""
+        self.kwargs = [{**old, **new} for old, new in zip(self.kwargs, changes, strict=True)]
+
+
+@dataclass
+class UDFTaskResult:
+    """Arrays of one partition, for each UDF."""
+
+    arrays: list[dict[str, Any]]
+    part_slice: Slice
+    """Place on the compressed navigation axis."""
+
+    def merge_source(self, idx: int) -> MergeAttrMapping:
+        """What `UDF.merge` receives as `src`."""
+        return MergeAttrMapping(self.arrays[idx])
+
+
+@dataclass
+class UDFTask:
+    """Process one partition with all UDFs of a run."""
+
+    partition: Partition
+    idx: int
+    udf_classes: list[type[UDF]]
+    udf_backends: list[Any]
+    """What each UDF accepts."""
+    user_backends: Any
+    progress: bool
+    """Whether somebody listens to the progress within the partition."""
+    resources: Mapping[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.resources = get_resources_for_backends(self.udf_backends, self.user_backends)
+
+    def get_partition(self) -> Partition:
+        """The partition."""
+        return self.partition
+
+    def get_resources(self) -> Mapping[str, int]:
+        """Resources that a worker has to offer."""
+        return self.resources
+
+    def __call__(self, params: UDFParams, env: Environment) -> UDFTaskResult:
+        """Process the partition."""
+        return _PartitionRun(self, params, env).run()
+
+
+class _PartitionRun:
+    """State of one task while it runs."""
+
+    def __init__(self, task: UDFTask, params: UDFParams, env: Environment) -> None:
+        self._partition = task.partition
+        self._params = params
+        self._env = env
+        self._part_slice = task.partition.slice.adjust_for_roi(params.roi)
+        self._udfs = [cls(**kwargs) for cls, kwargs in zip(task.udf_classes, params.kwargs, strict=True)]
+        device_class = get_device_class()
+        self._backends = self._choose_backends(device_class, task.user_backends)
+        self._dtype = result_type(params.input_dtype, backends=self._backends.udfs)
+        send = None
+        context = env.worker_context
+        if task.progress and context is not None:
+            send = partial(context.signal, task.partition.get_ident(), PROGRESS_TOPIC)
+        self._progress = PartProgress(send, prod(task.partition.slice.shape.sig))
+        for udf, backend in zip(self._udfs, self._backends.udfs, strict=True):
+            self._prepare(udf, backend, device_class)
+
+    def _choose_backends(self, device_class: str, restriction: Any) -> BackendChoice:
+        from libertem.utils.devices import has_cupy
+
+        return choose_backends(
+            [allowed_backends(udf, restriction) for udf in self._udfs],
+            self._partition.meta.array_backends,
+            device_class,
+            has_cupy=device_class == "cuda" and has_cupy(),
+        )
+
+    def _prepare(self, udf: UDF, backend: str, device_class: str) -> None:
+        params = self._params
+        udf._backend = backend
+        udf.meta = UDFMeta(
+            dataset_shape=self._partition.meta.shape,
+            dataset_dtype=params.dataset_dtype,
+            input_dtype=self._dtype,
+            roi=params.roi,
+            corrections=params.corrections,
+            tiling_scheme=params.tiling_scheme,
+            partition_slice=self._part_slice,
+            device_class=device_class,
+            threads_per_worker=self._env.threads_per_worker,
+            array_backend=backend,
+        )
+        udf.params = UDFData(self._select_aux(udf._kwargs))
+        buffers = udf.get_result_buffers()
+        for buffer in buffers.values():
+            buffer.set_shape_partition(self._part_slice.shape)
+            if buffer.use != "result_only":
+                buffer.allocate(lib=udf.xp)
+        udf.results = UDFData(buffers)
+
+    def _select_aux(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Cut auxiliary data to the frames of the partition."""
+        if not any(isinstance(value, AuxBufferWrapper) for value in kwargs.values()):
+            return kwargs
+        frames: Any
+        start = self._part_slice.origin[0]
+        stop = start + self._part_slice.shape[0]
+        if self._params.roi is None:
+            frames = slice(start, stop)
+        else:
+            frames = flat_nonzero(self._params.roi)[start:stop]
+        return {
+            name: value.select(frames) if isinstance(value, AuxBufferWrapper) else value
+            for name, value in kwargs.items()
+        }
+
+    def run(self) -> UDFTaskResult:
+        """All hooks of the UDFs in their order."""
+        self._partition.set_corrections(self._params.corrections)
+        if self._env.worker_context is not None:
+            self._partition.set_worker_context(self._env.worker_context)
+        stored = self._partition.meta.raw_dtype
+        compiled = [
+            i
+            for i, udf in enumerate(self._udfs)
+            if self._backends.udfs[i] in (NUMPY, CUDA) and takes_blocks(udf, stored)
+        ]
+        # Looking after thread pools takes longer than many runs of compiled UDFs, which have none.
+        with nullcontext() if len(compiled) == len(self._udfs) else self._env.enter():
+            self._run_hooks(compiled)
+        arrays = [
+            {name: to_numpy(buffer.raw_data) for name, buffer in udf.results.buffers()} for udf in self._udfs
+        ]
+        return UDFTaskResult(arrays=arrays, part_slice=self._part_slice)
+
+    def _run_hooks(self, compiled: list[int]) -> None:
+        for udf in self._udfs:
+            udf.task_data = UDFData(udf.get_task_data())
+            _call_if_defined(udf, "preprocess")
+        others = [i for i in range(len(self._udfs)) if i not in compiled]
+        if not (compiled and self._process_blocks(compiled, others)):
+            self._process_tiles(range(len(self._udfs)))
+        for udf in self._udfs:
+            udf.results.view_all()
+            udf.params.view_all()
+            _call_if_defined(udf, "postprocess")
+            udf.cleanup()
+
+    def _process_blocks(self, compiled: Sequence[int], others: Sequence[int]) -> bool:
+        """Compiled UDFs take frames where they lie; False if the partition cannot offer that."""
+        scheme = self._params.tiling_scheme.adjust_for_partition(self._partition)
+        sig_px = prod(self._partition.slice.shape.sig)
+        order = ReadOrder.for_scheme(scheme) if others else ReadOrder.for_kernels(sig_px)
+        blocks = self._partition.get_frame_blocks(order, self._params.roi)
+        if blocks is None:
+            return False
+        cutter = None
+        if others:
+            assert isinstance(self._partition, BasePartition)
+            cutter = self._partition.make_tile_cutter(scheme, self._dtype, self._params.roi)
+        for block in blocks:
+            self._env.check_cancelled()
+            for i in compiled:
+                self._udfs[i]._process_block(block)
+            for tile in () if cutter is None else cutter.cut(block):
+                self._feed(tile, others)
+            self._progress.add(block.n_frames * block.n_px)
+        return True
+
+    def _process_tiles(self, indices: Sequence[int]) -> None:
+        tiles = self._partition.get_tiles(
+            tiling_scheme=self._params.tiling_scheme,
+            roi=self._params.roi,
+            dest_dtype=self._dtype,
+            array_backend=self._backends.source,
+        )
+        for tile in tiles:
+            self._env.check_cancelled()
+            self._feed(tile, indices)
+            self._progress.add(tile.size)
+
+    def _feed(self, tile: Any, indices: Sequence[int]) -> None:
+        converter = TileConverter(tile, self._backends.source)
+        for i in indices:
+            udf = self._udfs[i]
+            udf._feed(tile, converter.get(self._backends.udfs[i]), udf.get_method())
+
+
+def _call_if_defined(udf: UDF, hook: str) -> None:
+    method = getattr(udf, hook, None)
+    if method is not None:
+        method()

@@ -1,0 +1,55 @@
+"""The Python code on the pages of the documentation and in the README runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from libertem.api import Context
+
+from libertem.io.dataset import filetypes, unregister_dataset_cls
+from libertem.testing.simulate import write_particle_scan
+
+ROOT = Path(__file__).parents[2]
+CODE_BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PAGES = [
+    page
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+    if "_build" not in page.parts and CODE_BLOCK.search(page.read_text(encoding="utf-8"))
+]
+
+
+@pytest.fixture
+def namespace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """What the blocks of a page share. They run in an empty folder and leave nothing registered or open."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    registered = set(filetypes)
+    # As in a script: classes are then shipped to workers as a whole.
+    names: dict[str, Any] = {"__name__": "__main__"}
+    yield names
+    for value in names.values():
+        if isinstance(value, Context):
+            value.close()
+    for name in set(filetypes) - registered:
+        unregister_dataset_cls(name)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_code_on_the_page_runs(page: Path, namespace: dict[str, Any]) -> None:
+    text = page.read_text(encoding="utf-8")
+    if page.name == "README.md":
+        # What `make demo` leaves behind, but smaller.
+        write_particle_scan(Path("demo-output/particle_64x64"), (4, 4))
+    for block in CODE_BLOCK.finditer(text):
+        # Empty lines in front, so that a traceback shows the line of the page.
+        before = text[: block.start(1)].count("\n")
+        exec(compile("\n" * before + block[1], str(page), "exec"), namespace)
+
+
+def test_every_format_has_a_row_on_the_page_of_formats() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/formats.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(rows) == sorted(filetypes)
