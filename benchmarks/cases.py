@@ -1,7 +1,7 @@
 """Which cases are measured, with their targets.
 
-A case is named ``workload/input/reading``, for example ``sum/u16-256/mmap``. All workloads run on one input; those
-that show how inputs differ run on all of them.
+A case is named ``workload/input/reading``, for example ``sum/u16-256/mmap``. All workloads run on one input;
+those that show how inputs differ run on all of them.
 """
 
 from __future__ import annotations

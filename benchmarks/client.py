@@ -73,9 +73,13 @@ class Worker:
         reply: dict[str, str] = self._ask("describe")
         return reply
 
-    def open(self, executor: str, filetype: str, io_backend: str | None, arguments: Mapping[str, Any]) -> None:
+    def open(
+        self, executor: str, filetype: str, io_backend: str | None, arguments: Mapping[str, Any]
+    ) -> None:
         """Load a data set."""
-        self._ask("open", executor=executor, filetype=filetype, io_backend=io_backend, arguments=dict(arguments))
+        self._ask(
+            "open", executor=executor, filetype=filetype, io_backend=io_backend, arguments=dict(arguments)
+        )
 
     def forget(self) -> None:
         """Let go of all data sets."""

@@ -1,7 +1,7 @@
 """The files that are measured: what they are, and writing them.
 
-All of them hold the same kind of frames: a bright disc that wanders with the scan, on a noisy background. They are
-kept in the data folder and used again as long as their size is right.
+All of them hold the same kind of frames: a bright disc that wanders from frame to frame, on a noisy background.
+They are kept in the data folder and used again as long as their size is right.
 """
 
 from __future__ import annotations
@@ -164,7 +164,12 @@ def prepare_sparse(nbytes: int, used_bytes: int, folder: Path) -> Prepared:
     with path.open("wb") as file:
         file.truncate(nbytes)
     nav_shape = source.nav_shape(used_bytes)
-    arguments = {"path": str(path), "nav_shape": nav_shape, "sig_shape": source.sig_shape, "dtype": source.dtype}
+    arguments = {
+        "path": str(path),
+        "nav_shape": nav_shape,
+        "sig_shape": source.sig_shape,
+        "dtype": source.dtype,
+    }
     return Prepared(source, path, arguments, nav_shape)
 
 
@@ -184,7 +189,9 @@ def _make_room(home: Path, size: int) -> None:
     home.mkdir(parents=True)
     free = shutil.disk_usage(home).free
     if free < size + RESERVE_BYTES:
-        raise OSError(f"{free / 1e9:.1f} GB free in the data folder, {(size + RESERVE_BYTES) / 1e9:.1f} GB needed")
+        raise OSError(
+            f"{free / 1e9:.1f} GB free in the data folder, {(size + RESERVE_BYTES) / 1e9:.1f} GB needed"
+        )
 
 
 def _flush(file: BinaryIO) -> None:
@@ -220,7 +227,7 @@ def _no_header(source: Input, nav_shape: tuple[int, int]) -> bytes:
 
 
 def _npy_header(source: Input, nav_shape: tuple[int, int]) -> bytes:
-    """Version 1.0 as the format's description says: padded so that the pixels start at a multiple of 64 bytes."""
+    """Version 1.0 of the format, padded so that the pixels start at a multiple of 64 bytes."""
     shape = (*nav_shape, *source.sig_shape)
     text = f"{{'descr': '{source.dtype}', 'fortran_order': False, 'shape': {shape}, }}"
     length = -(-(len(text) + 11) // 64) * 64 - 10

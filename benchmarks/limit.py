@@ -1,8 +1,8 @@
 """What this machine can do at best: the yardsticks that results are compared with.
 
-Copying reads every byte of a cached file, with all cores, into buffers that stay in the L2 cache. A path that has
-to copy cannot be faster. Plain direct reading brings every byte of a file past the page cache into memory and
-does nothing with it; that is the limit of direct I/O.
+Copying reads every byte of a cached file, with all cores, into buffers that stay in the L2 cache. A path that
+has to copy cannot be faster. Plain direct reading brings every byte of a file past the page cache into memory
+and does nothing with it; that is the limit of direct I/O.
 """
 
 from __future__ import annotations
@@ -117,7 +117,9 @@ class DirectLimit:
         self.nbytes = path.stat().st_size
         self._fd = os.open(path, os.O_RDONLY | os.O_DIRECT)
         n_blocks = -(-self.nbytes // DIRECT_BYTES)
-        self._parts = [block_ids for block_ids in np.array_split(np.arange(n_blocks), threads) if block_ids.size]
+        self._parts = [
+            block_ids for block_ids in np.array_split(np.arange(n_blocks), threads) if block_ids.size
+        ]
         self._pool = ThreadPoolExecutor(threads)
 
     def measure(self) -> float:

@@ -32,7 +32,9 @@ class Measured(Protocol):
     @property
     def pid(self) -> int: ...
 
-    def open(self, executor: str, filetype: str, io_backend: str | None, arguments: dict[str, object]) -> None: ...
+    def open(
+        self, executor: str, filetype: str, io_backend: str | None, arguments: dict[str, object]
+    ) -> None: ...
 
     def forget(self) -> None: ...
 
@@ -83,9 +85,8 @@ def measure_case(
         if case.cold and not CAN_DROP_CACHE:
             raise OSError("this system cannot drop a file from its cache")
         _warm_up(row, case, prepared, libraries, scratch)
-        # Only now, as direct I/O wants a file that is not mapped.
         limit = _make_limit(case, prepared)
-        _take_rounds(row, case, prepared, _samplers(row, case, libraries, limit), plan)
+        _take_rounds(row, _samplers(row, case, prepared, libraries, limit), plan)
     except (WorkerError, OSError) as err:
         row.failure = str(err)
     finally:
@@ -99,7 +100,7 @@ def measure_case(
 def _make_limit(case: Case, prepared: Prepared) -> Limit | None:
     if case.unit != "GB/s":
         return None
-    if case.reading == "direct":
+    if case.cold:
         return DirectLimit(prepared.path, available_cores())
     return CopyLimit(prepared.path, available_cores())
 
@@ -111,18 +112,16 @@ def _forget(library: Measured) -> None:
         pass  # it has ended, which the row says already
 
 
-def _warm_up(
-    row: Row, case: Case, prepared: Prepared, libraries: dict[str, Measured], scratch: Path
-) -> None:
+def _warm_up(row: Row, case: Case, prepared: Prepared, libraries: dict[str, Measured], scratch: Path) -> None:
     """Open the file everywhere, run once with and once without a look at memory, and compare results."""
     for who in list(libraries):
-        library, executor, saved = libraries[who], EXECUTORS[who], scratch / f"{who}.npz"
+        library, saved = libraries[who], scratch / f"{who}.npz"
         try:
-            library.open(executor, prepared.source.filetype, case.reading, prepared.arguments)
-            library.run(executor, case.workload, save=saved)
+            _open(library, who, case, prepared)
+            library.run(EXECUTORS[who], case.workload, save=saved)
             if who != ONE_THREAD:
                 with PeakAnon(library.pid) as peak:
-                    library.run(executor, case.workload)
+                    library.run(EXECUTORS[who], case.workload)
                 row.anon_bytes[who] = peak.nbytes
         except WorkerError as err:
             if who != REFERENCE:
@@ -137,38 +136,49 @@ def _warm_up(
 
 
 def _samplers(
-    row: Row, case: Case, libraries: dict[str, Measured], limit: Limit | None
+    row: Row, case: Case, prepared: Prepared, libraries: dict[str, Measured], limit: Limit | None
 ) -> dict[str, Callable[[], float]]:
     """What takes a sample, in the order of a round."""
 
     def runs(who: str, workload: str) -> Callable[[], float]:
-        return lambda: libraries[who].run(EXECUTORS[who], workload)
+        def sample() -> float:
+            if case.cold:
+                # Pages that are mapped somewhere would stay in the cache.
+                for library in libraries.values():
+                    library.forget()
+                drop_cache(prepared.path)
+                _open(libraries[who], who, case, prepared)
+            return libraries[who].run(EXECUTORS[who], workload)
+
+        return sample
 
     samplers: dict[str, Callable[[], float]] = {}
     if limit is not None:
         # Headers and footers are read as well; the samples are those of as many bytes as the pixels have.
         scale = row.nbytes / limit.nbytes
         measure = limit.measure
-        measure()
         samplers[LIMIT] = lambda: measure() * scale
     for who in libraries:
         samplers[who] = runs(who, case.workload)
     for workload in case.parts:
-        runs(ALL_CORES, workload)()
         samplers[part(workload)] = runs(ALL_CORES, workload)
     return samplers
 
 
-def _take_rounds(
-    row: Row, case: Case, prepared: Prepared, samplers: dict[str, Callable[[], float]], plan: Plan
-) -> None:
+def _open(library: Measured, who: str, case: Case, prepared: Prepared) -> None:
+    library.open(EXECUTORS[who], prepared.source.filetype, case.reading, prepared.arguments)
+
+
+def _take_rounds(row: Row, samplers: dict[str, Callable[[], float]], plan: Plan) -> None:
+    # The limit and the parts have not been warmed up by anyone yet.
+    for who, sample in samplers.items():
+        if who not in EXECUTORS:
+            sample()
     start = time.perf_counter()
     for number in range(plan.rounds * (1 + plan.more_rounds)):
         if number >= plan.rounds and time.perf_counter() - start > plan.seconds:
             break
         for who, sample in samplers.items():
-            if case.cold:
-                drop_cache(prepared.path)
             row.seconds.setdefault(who, []).append(sample())
 
 

@@ -18,9 +18,10 @@ from benchmarks.limit import available_cores
 from benchmarks.rows import ALL_CORES, Row
 from benchmarks.targets import at_most_anon
 
-__all__ = ["PeakAnon", "anon_bytes", "measure_memory", "memory_cases"]
+__all__ = ["PeakAnon", "anon_bytes", "family_of", "measure_memory", "memory_cases"]
 
 INTERVAL = 0.002  # seconds between samples
+SAMPLES_PER_LOOK = 50  # before children are looked for again
 FILE_BYTES = 20_000_000_000
 USED_BYTES = 4 << 30  # of the file: eight partitions and more, so that the peak is the one of any larger part
 FIXED_LIMIT = 300_000_000
@@ -29,20 +30,20 @@ READINGS = ("mmap", "buffered", "direct")
 WORKLOADS = ("sum", "sumsig", "std", "masks4", "com", "three", "roi", "tile")
 
 
-def anon_bytes(pid: int) -> int:
-    """Anonymous resident memory of a process and of all that it started; 0 if it is gone.
-
-    Where the system does not tell it, what belongs to the processes alone.
-    """
+def family_of(pid: int) -> list[psutil.Process]:
+    """A process and all that it started; nothing if it is gone."""
     try:
         process = psutil.Process(pid)
-        family = [process, *process.children(recursive=True)]
+        return [process, *process.children(recursive=True)]
     except psutil.NoSuchProcess:
-        return 0
-    return sum(_anon_bytes_of_one(member) for member in family)
+        return []
 
 
-def _anon_bytes_of_one(process: psutil.Process) -> int:
+def anon_bytes(process: psutil.Process) -> int:
+    """Anonymous resident memory; where the system does not tell it, what belongs to the process alone.
+
+    0 if the process is gone.
+    """
     try:
         if not sys.platform.startswith("linux"):
             return int(process.memory_full_info().uss)
@@ -50,7 +51,7 @@ def _anon_bytes_of_one(process: psutil.Process) -> int:
             if line.startswith("RssAnon:"):
                 return int(line.split()[1]) * 1024
     except (OSError, psutil.Error):
-        pass  # it ended just now
+        pass
     return 0
 
 
@@ -71,11 +72,17 @@ class PeakAnon:
         """The highest value seen so far."""
 
     def _watch(self) -> None:
-        while not self._stop.wait(INTERVAL):
-            self.nbytes = max(self.nbytes, anon_bytes(self._pid))
+        done = False
+        while not done:
+            # Looking for children takes longer than a sample.
+            family = family_of(self._pid)
+            for _ in range(SAMPLES_PER_LOOK):
+                self.nbytes = max(self.nbytes, sum(anon_bytes(process) for process in family))
+                done = self._stop.wait(INTERVAL)
+                if done:
+                    break
 
     def __enter__(self) -> PeakAnon:
-        self.nbytes = anon_bytes(self._pid)
         self._thread.start()
         return self
 

@@ -24,7 +24,7 @@ def as_fast_as(other: str, factor: float) -> Check:
         speed = row.speed_against(other)
         return None if speed is None else speed >= factor
 
-    return Check(f"≥ {factor:g} × {other}", holds)
+    return Check(f"≥ {factor:g} x {other}", holds)
 
 
 def _four_times_reference_or_limit(row: Row) -> bool | None:
@@ -34,7 +34,7 @@ def _four_times_reference_or_limit(row: Row) -> bool | None:
     return None if to_reference is None else to_reference >= 4
 
 
-four_times_reference_or_limit = Check("≥ min(4 × reference, 1 × limit)", _four_times_reference_or_limit)
+four_times_reference_or_limit = Check("≥ min(4 x reference, 1 x limit)", _four_times_reference_or_limit)
 
 
 def _seconds_of(row: Row, workloads: tuple[str, ...]) -> list[float] | None:
@@ -50,7 +50,7 @@ def at_most_sum(workloads: tuple[str, ...], factor: float) -> Check:
         ours, singles = row.median(ALL_CORES), _seconds_of(row, workloads)
         return None if ours is None or singles is None else ours <= factor * sum(singles)
 
-    return Check(f"≤ {factor:g} × sum of single runs", holds)
+    return Check(f"≤ {factor:g} x sum of single runs", holds)
 
 
 def at_most_slowest(workloads: tuple[str, ...], factor: float) -> Check:
@@ -60,7 +60,7 @@ def at_most_slowest(workloads: tuple[str, ...], factor: float) -> Check:
         ours, singles = row.median(ALL_CORES), _seconds_of(row, workloads)
         return None if ours is None or singles is None else ours <= factor * max(singles)
 
-    return Check(f"≤ {factor:g} × slowest single run", holds)
+    return Check(f"≤ {factor:g} x slowest single run", holds)
 
 
 def at_most_of_full_run(workload: str, fraction: float) -> Check:

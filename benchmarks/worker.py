@@ -1,12 +1,13 @@
 """Serve one library in a process of its own: ``python -m benchmarks.worker``.
 
-Requests and replies are JSON, one per line, on what were the standard streams; see the methods of `Session` for
+Requests and replies are JSON, one per line, on what were the standard streams; the methods of `Session` are
 what can be asked. The parent side is `benchmarks.client`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import platform
@@ -15,14 +16,14 @@ import time
 import traceback
 from typing import Any
 
-import libertem
 import numba
 import numpy as np
+
+import libertem
+from benchmarks.workloads import WORKLOADS
 from libertem.api import Context
 from libertem.executor.inline import InlineJobExecutor
 from libertem.io.dataset.base import BufferedBackend, DirectBackend, MMapBackend
-
-from benchmarks.workloads import WORKLOADS
 
 BACKENDS = {"mmap": MMapBackend, "buffered": BufferedBackend, "direct": DirectBackend}
 
@@ -68,6 +69,7 @@ class Session:
     def forget(self) -> None:
         """Let go of all data sets, and with them of mapped files."""
         self._datasets.clear()
+        gc.collect()
 
     def run(self, executor: str, workload: str, save: str | None = None) -> dict[str, float]:
         """Compute something over the open data set.
@@ -94,7 +96,7 @@ class Session:
         results = self._contexts[executor].run_udf(dataset=dataset, udf=udfs, roi=roi)
         seconds = time.perf_counter() - start
         if save is not None:
-            arrays = {
+            arrays: dict[str, Any] = {
                 f"{number}.{name}": np.asarray(buffer.data)
                 for number, buffers in enumerate(results)
                 for name, buffer in buffers.items()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -52,12 +53,9 @@ class PythonFrameUDF(UDF):  # type: ignore[misc, unused-ignore]  # untyped in on
     def process_frame(self, frame: npt.NDArray[Any]) -> None:
         rows = [sum(row) for row in frame[:, ::8].tolist()]
         half = sum(rows) / 2
-        reached = 0.0
-        for number, value in enumerate(rows):
-            reached += value
-            if reached >= half:
-                break
-        self.results.row[:] = number
+        self.results.row[:] = next(
+            number for number, reached in enumerate(accumulate(rows)) if reached >= half
+        )
 
 
 def disc(sig_shape: Shape, number: int, count: int) -> npt.NDArray[np.float32]:

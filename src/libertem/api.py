@@ -143,7 +143,6 @@ class Context:
     def __init__(self, executor: JobExecutor | None = None, plot_class: type | None = None) -> None:
         self.executor: JobExecutor = self._create_local_executor() if executor is None else executor
         self._plot_class = plot_class
-        self._at_exit = weakref.finalize(self, lambda: None)
         atexit.register(_close_if_alive, weakref.ref(self))
 
     def _create_local_executor(self) -> JobExecutor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -118,3 +120,9 @@ def test_the_command_says_what_is_wrong_with_a_file(
     (tmp_path / "notes.txt").write_text("no frames here")
     assert main(["--data", str(tmp_path / "notes.txt"), "--out", str(tmp_path)]) == 1
     assert "notes.txt" in capsys.readouterr().err
+
+
+def test_the_demo_needs_no_test_tools() -> None:
+    # `make demo` installs the library and matplotlib, no more.
+    code = "import sys; sys.modules.update(pytest=None, hypothesis=None); import libertem.contrib.demo"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -37,5 +36,7 @@ async def sync_to_async(fn: Callable[..., T], pool: Executor | None = None, *arg
         except StopIteration as err:
             # asyncio cannot carry it: before Python 3.12 the await would hang.
             raise RuntimeError(f"{fn!r} raised StopIteration") from err
+
+    import asyncio  # 40 ms, and few programs are asynchronous
 
     return await asyncio.get_running_loop().run_in_executor(pool, call)

@@ -77,8 +77,8 @@ FRAME_BYTES = IMAGE_BYTES + FOOTER_BYTES
 MAX_XML_BYTES = 1 << 20
 """Real files have about 4 KiB."""
 
-# Nine digits are more than any scan has, and few enough that nothing becomes slow.
-NUMBER = re.compile(r"\s*0*([1-9][0-9]{0,8})\s*")
+# Fifteen digits are more than any scan has, and few enough that nothing becomes slow.
+NUMBER = re.compile(r"\s*0*([1-9][0-9]{0,14})\s*")
 SCAN_NAME = re.compile(r"scan(?:_.*)?_x([0-9]{1,9})_y([0-9]{1,9})\.raw", re.IGNORECASE)
 SERIES_NAME = re.compile(r"series(?:_.*)?_x([0-9]{1,9})\.raw", re.IGNORECASE)
 

@@ -14,6 +14,7 @@ import pytest
 from libertem.api import Context
 from libertem.common.math import prod
 from libertem.exceptions import DataSetException
+from libertem.executor.concurrent import ConcurrentJobExecutor
 from libertem.executor.inline import InlineJobExecutor
 from libertem.io.dataset.base.backends.rawio import RawFile
 from libertem.io.dataset.base.dataset import DataSet
@@ -118,6 +119,18 @@ class SuiteSetup:
         return values.astype(stored)
 
     # --- what the tests use ---
+
+    def make_large(self) -> npt.NDArray[Any]:
+        """Frames for a file of about `large_file_bytes`."""
+        frame_bytes = self.make_frames(1).nbytes
+        return self.make_frames(-(-self.large_file_bytes // frame_bytes))
+
+    def make_context(self, executor: str) -> Context:
+        """Context with an executor of `executors`."""
+        if executor == "inline":
+            # Debugging: everything is pickled on its way, as if there were other processes.
+            return Context(executor=InlineJobExecutor(debug=True))
+        return Context(executor=ConcurrentJobExecutor.make_local(n_threads=2))
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Run tests once per dtype, I/O backend and executor of this format; pytest calls it."""

@@ -89,17 +89,7 @@ def read_head(path: str, n_bytes: int = PROBE_BYTES) -> FileHead:
     TypeError
         If `path` is no string: a number would be taken for an open file.
     """
-    if not isinstance(path, str):
-        raise TypeError(f"path has to be a string or path-like, found {type(path).__name__}")
-    with as_dataset_error(path):
-        try:
-            mode = os.stat(path).st_mode
-        except ValueError as err:
-            raise DataSetException(f"not a possible path: {err}", path=path) from err
-        if not stat.S_ISREG(mode):
-            # Opening a pipe would wait for somebody to write to it.
-            kind = "a directory" if stat.S_ISDIR(mode) else "something else"
-            raise DataSetException("not a file", path=path, found=kind, expected="a regular file")
+    file_size(path)
     with RawFile(path) as file:
         size = file.size()
         raw = np.empty(min(size, n_bytes), dtype=np.uint8)
@@ -122,9 +112,27 @@ def check_extension(path: str, extensions: Iterable[str]) -> None:
 
 
 def file_size(path: str) -> int:
-    """Size of a file in bytes; errors name the path."""
+    """Size of a regular file in bytes.
+
+    Raises
+    ------
+    DataSetException
+        If there is no such file, in the kind that fits. Names the path.
+    TypeError
+        If `path` is no string: a number would be taken for an open file.
+    """
+    if not isinstance(path, str):
+        raise TypeError(f"path has to be a string or path-like, found {type(path).__name__}")
     with as_dataset_error(path):
-        return os.stat(path).st_size
+        try:
+            status = os.stat(path)
+        except ValueError as err:
+            raise DataSetException(f"not a possible path: {err}", path=path) from err
+        if not stat.S_ISREG(status.st_mode):
+            # Opening a pipe would wait for somebody to write to it.
+            kind = "a directory" if stat.S_ISDIR(status.st_mode) else "something else"
+            raise DataSetException("not a file", path=path, found=kind, expected="a regular file")
+    return status.st_size
 
 
 def renamed_parameter(old_name: str, old: Any, new_name: str, new: Any) -> Any:

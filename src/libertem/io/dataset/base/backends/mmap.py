@@ -33,6 +33,8 @@ BLOCK_BYTES = 8 << 20
 GATHER_BYTES = 1 << 20
 """Frames that have to be copied out of the map are reduced while they are in the cache."""
 
+MIN_KERNEL_FRAMES = 32
+
 MIN_RUN_FRAMES = 4
 """With fewer frames per file than this, files are read rather than mapped: mapping costs two faults."""
 
@@ -216,7 +218,9 @@ class _MappedBlocks:
         item = table.dtype.itemsize
         native = table.dtype.newbyteorder("=")
         (slab,) = order.whole_frames().slabs
-        step = max(1, BLOCK_BYTES // (order.depth * table.frame_bytes)) * order.depth
+        # Kernels want many frames at a time, however large these are: nothing is copied.
+        unit = order.depth if order.for_tiles else MIN_KERNEL_FRAMES
+        step = max(1, BLOCK_BYTES // (unit * table.frame_bytes)) * unit
         maps = _Maps(table.fileset, self._hints_enabled)
         for start in range(0, len(table), step):
             files, offsets = table.files[start : start + step], table.offsets[start : start + step]

@@ -1,0 +1,241 @@
+"""Command line of the benchmarks: select cases, measure them, print one table."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from benchmarks.cases import CASES, Case, select
+from benchmarks.client import Worker, WorkerError
+from benchmarks.inputs import INPUTS, prepare, remove_inputs
+from benchmarks.limit import available_cores
+from benchmarks.measure import Plan, measure_case
+from benchmarks.memory import measure_memory, memory_cases
+from benchmarks.rows import ALL_CORES, REFERENCE, Row
+from benchmarks.startup import StartupCase, measure_startup, startup_cases
+from benchmarks.table import as_json, as_markdown
+
+__all__ = ["main"]
+
+GIB = 1 << 30
+QUICK_GIB = 1 / 16
+MIN_ROUNDS = 5
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure speed, start-up and memory, and print one table. The reference is measured too "
+        "if the environment variable REFERENCE_PYTHON names an interpreter that has it.",
+    )
+    parser.add_argument(
+        "--cases", action="append", default=[], metavar="PATTERN", help="part of a name, with * and ?"
+    )
+    parser.add_argument("--list", action="store_true", help="show the names of all cases and end")
+    parser.add_argument("--rounds", type=int, default=MIN_ROUNDS, help="at least (default: %(default)s)")
+    parser.add_argument("--size", type=float, default=1.0, metavar="GIB", help="of each input (default: 1)")
+    parser.add_argument("--data-dir", type=Path, help="folder for inputs (default: in the temporary folder)")
+    parser.add_argument(
+        "--out", action="append", type=Path, default=[], help="also write to a .md or .json file"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="small inputs, 2 rounds: only to see that it works"
+    )
+    parser.add_argument("--clean", action="store_true", help="delete the inputs in the end")
+    arguments = parser.parse_args(argv)
+    if arguments.quick:
+        arguments.size, arguments.rounds = QUICK_GIB, 2
+    if arguments.data_dir is None:
+        arguments.data_dir = Path(tempfile.gettempdir()) / "libertem-benchmarks"
+    arguments.data_dir = arguments.data_dir.resolve()
+    return arguments
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is measured, by kind."""
+
+    runs: list[Case]
+    """Runs of UDFs over files."""
+
+    startup: list[StartupCase]
+    """Times to a first result."""
+
+    memory: list[tuple[str, str, str]]
+    """Peaks of memory."""
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all cases."""
+        names = [case.name for case in self.runs]
+        names += [case.name for case in self.startup]
+        return names + [name for name, _, _ in self.memory]
+
+
+def _log(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+class Measurement:
+    """One run of the benchmarks.
+
+    Parameters
+    ----------
+    arguments : argparse.Namespace
+        From the command line.
+    selection : Selection
+        What to measure.
+    """
+
+    def __init__(self, arguments: argparse.Namespace, selection: Selection) -> None:
+        self._selection = selection
+        self._folder: Path = arguments.data_dir
+        self._nbytes = int(arguments.size * GIB)
+        more = {"more_rounds": 0} if arguments.quick else {}
+        self._plan = Plan(rounds=arguments.rounds, **more)
+        self._interpreters = {ALL_CORES: sys.executable}
+        if os.environ.get("REFERENCE_PYTHON"):
+            self._interpreters[REFERENCE] = os.environ["REFERENCE_PYTHON"]
+        self._workers: dict[str, Worker] = {}
+
+    def __enter__(self) -> Measurement:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for worker in self._workers.values():
+            worker.close()
+
+    def _worker(self, who: str) -> Worker | None:
+        """The process of a library; a new one if the last one has ended."""
+        if who not in self._interpreters:
+            return None
+        worker = self._workers.get(who)
+        if worker is not None and worker.alive:
+            return worker
+        if worker is not None:
+            worker.close()
+        self._workers[who] = Worker(self._interpreters[who], foreign=who == REFERENCE)
+        return self._workers[who]
+
+    def describe(self) -> dict[str, str]:
+        """Machine, software and time."""
+        facts = {
+            "CPU": _cpu_model(),
+            "cores": str(available_cores()),
+            "kernel": f"{platform.system()} {platform.release()}",
+        }
+        packages = {}
+        for who in self._interpreters:
+            worker = self._worker(who)
+            assert worker is not None
+            versions = worker.describe()
+            packages[who] = versions.pop("package")
+            facts["reference" if who == REFERENCE else "ours"] = ", ".join(map(" ".join, versions.items()))
+        if REFERENCE in packages and os.path.samefile(packages[ALL_CORES], packages[REFERENCE]):
+            raise WorkerError(
+                "REFERENCE_PYTHON names an interpreter with this library, not with the reference"
+            )
+        facts["date"] = f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC"
+        return facts
+
+    def rows(self) -> Iterator[Row]:
+        """Measure everything."""
+        with tempfile.TemporaryDirectory() as scratch:
+            for case in self._selection.runs:
+                _log(case.name)
+                prepared = prepare(case.source, self._nbytes, self._folder)
+                ours = self._worker(ALL_CORES)
+                assert ours is not None
+                yield measure_case(case, prepared, ours, self._worker(REFERENCE), self._plan, Path(scratch))
+        for worker in self._workers.values():
+            worker.close()
+        self._workers.clear()
+        if self._selection.startup:
+            _log("startup")
+            prepared = prepare(INPUTS["u16-256"], self._nbytes, self._folder)
+            startup = self._selection.startup
+            yield from measure_startup(startup, prepared, self._interpreters, self._plan.rounds)
+        for row in measure_memory(self._selection.memory, self._folder):
+            _log(row.case)
+            yield row
+
+
+def _cpu_model() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+NOTES = (
+    "Medians over all rounds; in each round limit, ours and reference run once, one after the other.",
+    "Throughput is bytes of pixels per second. Spread is (maximum - minimum) / median.",
+    "Limit: copying the cached file into L2-sized buffers with all cores; for cold files, plain O_DIRECT reading.",
+    "Ratios are those of speeds: above 1, ours is faster. The reference runs with its default executor.",
+    "Start-up counts from the start of the interpreter, except for the context: that from the end of the import.",
+    "Memory cases process the first part of a large sparse file, each in a fresh process.",
+)
+NO_MEASUREMENT = "**Not a measurement**: inputs below 1 GiB or fewer than 5 rounds say nothing about targets."
+
+
+def _notes(arguments: argparse.Namespace) -> list[str]:
+    notes = list(NOTES)
+    if arguments.size < 1 or arguments.rounds < MIN_ROUNDS:
+        notes.insert(0, NO_MEASUREMENT)
+    return notes
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the benchmarks.
+
+    Returns
+    -------
+    int
+        Exit status: 1 if something failed or results disagree, 0 otherwise, also if targets are missed.
+    """
+    arguments = _arguments(argv)
+    if arguments.list:
+        print("\n".join(Selection(list(CASES), startup_cases([]), memory_cases([])).names))
+        return 0
+    patterns = arguments.cases
+    selection = Selection(select(patterns), startup_cases(patterns), memory_cases(patterns))
+    if not selection.names:
+        _log("no case matches, see --list")
+        return 1
+    rows: list[Row] = []
+    notes = _notes(arguments)
+    try:
+        with Measurement(arguments, selection) as measurement:
+            environment = measurement.describe()
+            for row in measurement.rows():
+                rows.append(_without_paths(row, arguments.data_dir))
+    finally:
+        if arguments.clean:
+            remove_inputs(arguments.data_dir)
+    table = as_markdown(rows, environment, notes)
+    print(table)
+    for path in arguments.out:
+        text = as_json(rows, environment, notes) if path.suffix == ".json" else table
+        path.write_text(text, encoding="utf-8")
+    return 0 if all(row.is_sound for row in rows) else 1
+
+
+def _without_paths(row: Row, folder: Path) -> Row:
+    """Error messages name files; where they lie on this machine is nobody's business."""
+    row.remarks = [remark.replace(str(folder), "...") for remark in row.remarks]
+    if row.failure is not None:
+        row.failure = row.failure.replace(str(folder), "...")
+    return row
+
+
+if __name__ == "__main__":
+    sys.exit(main())
