@@ -26,7 +26,7 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/python -m libertem.contrib.demo $(if $(DATA),--data "$(DATA)")
 
 test: $(VENV)/test.stamp
-	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff check --output-format concise $(CODE)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports

@@ -76,7 +76,10 @@ class UDFData:
         object.__setattr__(self, "_views", {})
 
     def __getattr__(self, k: str) -> Any:
-        if k.startswith("_") or k not in self._data:
+        if k.startswith("_"):
+            # Also while an instance is copied or unpickled, and has no content yet.
+            raise AttributeError(k)
+        if k not in self._data:
             raise AttributeError(f"{k!r} is not there, have: {sorted(self._data)}")
         return self._view_or_data(k)
 
@@ -184,7 +187,10 @@ class MergeAttrMapping:
         return len(self._dict)
 
     def __getattr__(self, k: str) -> Any:
-        if k.startswith("_") or k not in self._dict:
+        if k.startswith("_"):
+            # Also while an instance is copied or unpickled, and has no content yet.
+            raise AttributeError(k)
+        if k not in self._dict:
             raise AttributeError(f"{k!r} is not there, have: {sorted(self._dict)}")
         return self._dict[k]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from libertem.common.buffers import BufferWrapper
-from libertem.udf.accumulate import as_numbers, lanes_for
+from libertem.udf.accumulate import as_numbers
 from libertem.udf.contract import UDF
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class StdDevUDF(UDF):
         return self._base_dtype() == np.float64 and self._sum_dtype() == np.float64
 
     def _process_block(self, block: FrameBlock) -> None:
-        from libertem.udf.kernels.moments import moments, power_sums
+        from libertem.udf.kernels.moments import moments
 
         where = slice(block.px_start, block.px_stop)
         sums, varsums = self.results.sum.reshape(-1)[where], self.results.varsum.reshape(-1)[where]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
@@ -329,8 +330,6 @@ def test_a_path_has_to_be_a_path(path: Any) -> None:
 
 @given(npst.array_shapes(min_dims=0, min_side=0, max_side=30), st.sampled_from(DTYPES))
 def test_the_parser_and_numpy_agree(shape: tuple[int, ...], dtype: str) -> None:
-    import io
-
     file = io.BytesIO()
     np.save(file, np.zeros(shape, dtype=dtype))
     info = parse_header(file.getvalue(), path="x.npy")

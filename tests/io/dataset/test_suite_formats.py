@@ -112,4 +112,7 @@ class TestMemory(FilelessDataSetTests):
     sig_shape_override = "reinterpret"
 
     def write(self, folder: Path, frames: npt.NDArray[Any]) -> dict[str, Any]:
-        return {"data": frames.copy()}
+        return {"data": frames.copy(), "sig_dims": len(self.sig_shape)}
+
+    def sig_arguments(self, sig_shape: Any) -> dict[str, Any]:
+        return {"sig_shape": sig_shape, "sig_dims": None}

@@ -132,7 +132,7 @@ def parse_header(raw: bytes, *, path: str) -> EMPADHeader:
     kind = (root.findtext("type") or "scan").strip()
     if kind not in ("scan", "series"):
         raise HeaderError(
-            "unknown type of acquisition", path=path, found=repr(kind), expected="scan or series"
+            "unknown type of acquisition", path=path, found=repr(kind[:100]), expected="scan or series"
         )
     raw_name = _raw_name(root, path)
     candidates = tuple(_candidates(root, kind, raw_name))
@@ -175,7 +175,7 @@ def _raw_name(root: Element, path: str) -> str:
         raise HeaderError(
             "the XML file does not name a raw file",
             path=path,
-            found=f"root element {root.tag!r}, raw_file {stored!r}",
+            found=f"root element {root.tag[:100]!r}, raw_file {stored[:100]!r}",
             expected="an element raw_file with an attribute filename",
             hint="it is probably not the XML file of an EMPAD acquisition",
         )

@@ -115,6 +115,12 @@ class File:
         """Size that the file needs for its last pixel to be there; the last footer may be missing."""
         return self._file_header + self.num_frames * self.frame_stride_bytes - self._frame_footer
 
+    @property
+    def frames_fit_items(self) -> bool:
+        """Whether frame headers and footers have whole items, so that the file can be viewed as an array."""
+        itemsize = self._native_dtype.itemsize
+        return self._frame_header % itemsize == 0 and self._frame_footer % itemsize == 0
+
     def get_offsets_sizes(self, size: int) -> OffsetsSizes:
         """How to cut a file of `size` bytes into frames.
 
@@ -124,8 +130,7 @@ class File:
             If the file is too small for its frames.
         """
         itemsize = self._native_dtype.itemsize
-        assert self._frame_header % itemsize == 0
-        assert self._frame_footer % itemsize == 0
+        assert self.frames_fit_items
         expected = self._file_header + self.num_frames * self.frame_stride_bytes
         if size < expected:
             raise DataSetException(

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from libertem.io.dataset.base.scheme import TilingScheme
 
-__all__ = ["BufferedBackend", "BufferedBackendImpl", "BufferedFile", "DirectBufferedFile"]
+__all__ = ["BufferedBackend", "BufferedBackendImpl", "BufferedBlocks", "BufferedFile", "DirectBufferedFile"]
 
 CACHED_BLOCK_BYTES = 1 << 20
 """Blocks for compiled UDFs: copied from the page cache and reduced before they leave the CPU's cache."""
@@ -123,7 +123,7 @@ class BufferedBackendImpl(IOBackendImpl):
 
     def block_source(self) -> BlockSource:
         """Blocks are read through the page cache."""
-        return _BufferedBlocks(self._max_buffer_size)
+        return BufferedBlocks(self._max_buffer_size)
 
     @contextmanager
     def open_files(self, fileset: FileSet) -> Iterator[list[BufferedFile]]:
@@ -206,7 +206,7 @@ def _read_spans(files: list[BufferedFile], wanted: npt.NDArray[np.int64]) -> Fet
     return fetch
 
 
-class _BufferedBlocks:
+class BufferedBlocks:
     """Blocks read through the page cache. The system fetches the next ones meanwhile."""
 
     def __init__(self, max_buffer_size: int) -> None:

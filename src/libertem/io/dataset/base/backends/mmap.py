@@ -11,9 +11,9 @@ import numpy as np
 
 from libertem.common.protocols import CorrectionsProtocol
 from libertem.exceptions import DataSetException
+from libertem.io.dataset.base.backends.buffered import BufferedBlocks
 from libertem.io.dataset.base.backends.contract import IOBackend, IOBackendImpl, make_tile_slice
 from libertem.io.dataset.base.backends.rawio import RawFile
-from libertem.io.dataset.base.backends.readplan import ReadPlanner, read_plan
 from libertem.io.dataset.base.blocks import BlockSource, FrameBlock, FrameRun, FrameTable, ReadOrder
 from libertem.io.dataset.base.decode import Decoder
 from libertem.io.dataset.base.files import File, FileSet
@@ -30,15 +30,13 @@ __all__ = ["MMapBackend", "MMapBackendImpl", "MMapFile", "MMapFileBase"]
 BLOCK_BYTES = 8 << 20
 """Small enough for fine progress, large enough that Python between blocks costs under 1 %."""
 
-GATHER_BYTES = 1 << 20
-"""Frames that have to be copied out of the map are reduced while they are in the cache."""
+READ_BYTES = 16 << 20
+"""Memory for frames that cannot be used in a map."""
 
 MIN_KERNEL_FRAMES = 32
 
 MIN_RUN_FRAMES = 4
 """With fewer frames per file than this, files are read rather than mapped: mapping costs two faults."""
-
-MADV_WILLNEED = 3
 
 
 class MMapBackend(IOBackend, id_="mmap"):
@@ -158,9 +156,13 @@ class MMapBackendImpl(IOBackendImpl):
     ) -> Iterator[DataTile]:
         """Views of the map where that is possible, else decoded copies."""
         with self.open_files(fileset) as files:
-            copy = self.need_copy(
-                decoder, roi, native_dtype, read_dtype, tiling_scheme, fileset, sync_offset, corrections
-            ) or _tiles_cross_files(fileset, read_ranges[0], sync_offset)
+            copy = (
+                self.need_copy(
+                    decoder, roi, native_dtype, read_dtype, tiling_scheme, fileset, sync_offset, corrections
+                )
+                or not all(file.frames_fit_items for file in fileset)
+                or _tiles_cross_files(fileset, read_ranges[0], sync_offset)
+            )
             if not copy:
                 yield from _straight_tiles(files, fileset, read_ranges, sync_offset)
                 return
@@ -212,10 +214,12 @@ class _MappedBlocks:
     def read_blocks(self, table: FrameTable, order: ReadOrder) -> Iterator[FrameBlock]:
         """Whole frames, about `BLOCK_BYTES` at a time."""
         n_files_used = 1 + int(np.count_nonzero(np.diff(table.files)))
-        if len(table) < MIN_RUN_FRAMES * n_files_used and n_files_used > 1:
-            yield from _read_scattered(table, order)
-            return
         item = table.dtype.itemsize
+        scattered = n_files_used > 1 and len(table) < MIN_RUN_FRAMES * n_files_used
+        if scattered or np.any(table.offsets % item):
+            # Mapping a file costs more than reading a few frames of it, and kernels need aligned pixels.
+            yield from BufferedBlocks(READ_BYTES).read_blocks(table, order)
+            return
         native = table.dtype.newbyteorder("=")
         (slab,) = order.whole_frames().slabs
         # Kernels want many frames at a time, however large these are: nothing is copied.
@@ -228,9 +232,6 @@ class _MappedBlocks:
             borders = [0, *(np.flatnonzero(np.diff(files)) + 1).tolist(), files.shape[0]]
             for a, b in itertools.pairwise(borders):
                 raw = maps.get(int(files[a]))
-                if np.any(offsets[a:b] % item):
-                    runs.append(_copy_frames(raw, offsets[a:b], table, native))
-                    continue
                 usable = raw[: raw.size // item * item].view(native)
                 runs.append(FrameRun(usable, offsets[a:b] // item))
             yield FrameBlock(
@@ -256,24 +257,3 @@ class _Maps:
             file = MMapFile(self._fileset[idx], enable_readahead_hints=self._hints_enabled)
             self._current = idx, file.raw
         return self._current[1]
-
-
-def _copy_frames(
-    raw: npt.NDArray[np.uint8],
-    offsets: npt.NDArray[np.int64],
-    table: FrameTable,
-    native: np.dtype[Any],
-) -> FrameRun:
-    """Frames that are not aligned to their pixels cannot be used in place."""
-    from libertem.io.kernels.gather import gather_rows  # loads numba
-
-    rows = np.empty((offsets.shape[0], table.frame_bytes), dtype=np.uint8)
-    gather_rows(raw, offsets, rows)
-    starts = np.arange(offsets.shape[0], dtype=np.int64) * table.sig_px
-    return FrameRun(rows.reshape(-1).view(native), starts)
-
-
-def _read_scattered(table: FrameTable, order: ReadOrder) -> Iterator[FrameBlock]:
-    """One frame or so per file: reading them side by side is cheaper than mapping each."""
-    planner = ReadPlanner(table, order, limit=GATHER_BYTES, alignment=1)
-    yield from (read_plan(plan, table, direct=False) for plan in planner)

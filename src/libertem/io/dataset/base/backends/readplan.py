@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from libertem.io.dataset.base.backends.rawio import DIRECT_ALIGNMENT, RawFile, aligned_buffer
+from libertem.io.dataset.base.backends.rawio import DIRECT_ALIGNMENT, RawFile
 from libertem.io.dataset.base.blocks import FrameBlock, FrameRun, FrameTable, ReadOrder, Slab
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["FileCache", "ReadPlan", "ReadPlanner", "Span", "read_plan"]
+__all__ = ["FileCache", "ReadPlan", "ReadPlanner", "Span", "fill", "to_block"]
 
 MAX_GAP = 32 << 10
 """Bytes between frames that are read rather than skipped: a seek costs more."""
@@ -189,11 +189,3 @@ def to_block(plan: ReadPlan, buffer: npt.NDArray[np.uint8], table: FrameTable) -
         swapped=not table.dtype.isnative,
         slab=plan.slab,
     )
-
-
-def read_plan(plan: ReadPlan, table: FrameTable, *, direct: bool) -> FrameBlock:
-    """Open, read and close at once."""
-    buffer = aligned_buffer(plan.buffer_bytes)
-    with FileCache(table, direct=direct) as files:
-        fill(plan, buffer, files, direct=direct)
-    return to_block(plan, buffer, table)
