@@ -179,9 +179,9 @@ def _cpu_model() -> str:
 NOTES = (
     "Medians over all rounds; in each round limit, ours and reference run once, one after the other.",
     "Throughput is bytes of pixels per second. Spread is (maximum - minimum) / median.",
-    "Limit: copying the cached file into L2-sized buffers with all cores; for cold files, plain O_DIRECT reading.",
+    "Limit: copying the cached file to L2-sized buffers on all cores; for cold files, plain O_DIRECT reading.",
     "Ratios are those of speeds: above 1, ours is faster. The reference runs with its default executor.",
-    "Start-up counts from the start of the interpreter, except for the context: that from the end of the import.",
+    "Start-up counts from the start of the interpreter; that of the context from the end of the import.",
     "Memory cases process the first part of a large sparse file, each in a fresh process.",
 )
 NO_MEASUREMENT = "**Not a measurement**: inputs below 1 GiB or fewer than 5 rounds say nothing about targets."

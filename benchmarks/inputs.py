@@ -1,7 +1,7 @@
 """The files that are measured: what they are, and writing them.
 
-All of them hold the same kind of frames: a bright disc that wanders from frame to frame, on a noisy background.
-They are kept in the data folder and used again as long as their size is right.
+All of them hold the same kind of frames: a bright disc that wanders from frame to frame, and noise. They stay in
+the data folder and are used again as long as their size is right.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from benchmarks.targets import at_most_anon
 __all__ = ["PeakAnon", "anon_bytes", "family_of", "measure_memory", "memory_cases"]
 
 INTERVAL = 0.002  # seconds between samples
+COUNTED = ("RssAnon:", "RssShmem:")  # the latter is what anonymous maps are unless they are made private
 SAMPLES_PER_LOOK = 50  # before children are looked for again
 FILE_BYTES = 20_000_000_000
 USED_BYTES = 4 << 30  # of the file: eight partitions and more, so that the peak is the one of any larger part
@@ -47,12 +48,10 @@ def anon_bytes(process: psutil.Process) -> int:
     try:
         if not sys.platform.startswith("linux"):
             return int(process.memory_full_info().uss)
-        for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
-            if line.startswith("RssAnon:"):
-                return int(line.split()[1]) * 1024
+        lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+        return sum(int(line.split()[1]) for line in lines if line.startswith(COUNTED)) * 1024
     except (OSError, psutil.Error):
-        pass
-    return 0
+        return 0
 
 
 class PeakAnon:

@@ -80,25 +80,33 @@ def measure_startup(
         rows = [Row(case.name, unit="s", checks=(case.check,)) for case in group]
         with tempfile.TemporaryDirectory() as kernels:
             launcher = _Launcher(workload, prepared, interpreters, None if empty_cache else Path(kernels))
-            for who in interpreters:
-                _fill(rows, group, who, launcher, rounds)
+            _fill(rows, group, launcher, rounds, warm_up=not empty_cache)
         yield from rows
 
 
-def _fill(rows: list[Row], group: list[StartupCase], who: str, launcher: _Launcher, rounds: int) -> None:
-    try:
-        if not group[0].empty_cache:
-            launcher.launch(who)
-        for _ in range(rounds):
-            times = launcher.launch(who)
-            for row, case in zip(rows, group, strict=True):
-                row.seconds.setdefault(who, []).append(times[case.seconds_of])
-    except RuntimeError as err:
-        for row in rows:
-            if who == REFERENCE:
-                row.remarks.append(f"reference failed: {err}")
-            else:
-                row.failure = str(err)
+def _fill(
+    rows: list[Row], group: list[StartupCase], launcher: _Launcher, rounds: int, *, warm_up: bool
+) -> None:
+    able = list(launcher.interpreters)
+    for number in range(-1 if warm_up else 0, rounds):
+        for who in able.copy():
+            try:
+                times = launcher.launch(who)
+            except RuntimeError as err:
+                able.remove(who)
+                _fail(rows, who, str(err))
+                continue
+            if number >= 0:
+                for row, case in zip(rows, group, strict=True):
+                    row.seconds.setdefault(who, []).append(times[case.seconds_of])
+
+
+def _fail(rows: list[Row], who: str, problem: str) -> None:
+    for row in rows:
+        if who == REFERENCE:
+            row.remarks.append(f"reference failed: {problem}")
+        else:
+            row.failure = problem
 
 
 class _Launcher:
@@ -121,7 +129,7 @@ class _Launcher:
     ) -> None:
         self._arguments = json.dumps({"filetype": prepared.source.filetype, **prepared.arguments})
         self._workload = workload
-        self._interpreters = interpreters
+        self.interpreters = interpreters
         self._kernels = kernels
 
     def launch(self, who: str) -> dict[str, float]:
@@ -132,7 +140,7 @@ class _Launcher:
             return self._launch(who, Path(kernels))
 
     def _launch(self, who: str, kernels: Path) -> dict[str, float]:
-        command = [self._interpreters[who], "-m", "benchmarks.first_result", self._workload, self._arguments]
+        command = [self.interpreters[who], "-m", "benchmarks.first_result", self._workload, self._arguments]
         variables = environment(foreign=who != ALL_CORES, NUMBA_CACHE_DIR=str(kernels))
         start = time.perf_counter()
         process = subprocess.Popen(

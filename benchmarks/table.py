@@ -19,7 +19,7 @@ COLUMNS = (
     "ours / limit",
     "ours / reference",
     "spread: limit, ours, reference",
-    "peak RssAnon, MB: ours, reference",
+    "peak RssAnon + RssShmem, MB: ours, reference",
     "target",
     "verdict",
 )

@@ -90,4 +90,4 @@ def at_most_anon(nbytes: int) -> Check:
         ours = row.anon_bytes.get(ALL_CORES)
         return None if ours is None else ours <= nbytes
 
-    return Check(f"≤ {nbytes / 1e6:.0f} MB RssAnon", holds)
+    return Check(f"≤ {nbytes / 1e6:.0f} MB", holds)

@@ -89,10 +89,14 @@ def test_other_dimensions_are_drawn_as_far_as_they_go(
     assert (tmp_path / "picture.png").read_bytes().startswith(PNG)
 
 
-def test_missing_values_do_not_spoil_the_picture(ctx: Any, tmp_path: Path) -> None:
+def test_one_frame_with_a_missing_value_spoils_nothing_else(ctx: Any, tmp_path: Path) -> None:
     data = np.random.default_rng(0).poisson(4, size=(5, 6, 16, 16)).astype(np.float32)
     data[2, 3, 8, 8] = np.nan
-    draw(analyse(ctx, ctx.load("memory", data=data, sig_dims=2)), tmp_path / "picture.png")
+    findings = analyse(ctx, ctx.load("memory", data=data, sig_dims=2))
+    assert findings.com is not None
+    for values in (*findings.maps.values(), *findings.com):
+        assert np.isfinite(values).sum() >= 29
+    draw(findings, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").read_bytes().startswith(PNG)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -55,3 +57,12 @@ def test_every_format_has_a_row_on_the_page_of_formats() -> None:
     rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/formats.md").read_text(encoding="utf-8"), re.MULTILINE)
     modules = {name: entry.rpartition(".")[0] for name, entry in filetypes.items() if isinstance(entry, str)}
     assert sorted(rows) == sorted(name for name, module in modules.items() if find_spec(module))
+
+
+def test_the_example_of_a_data_set_passes_the_suite_that_it_shows(tmp_path: Path) -> None:
+    text = (ROOT / "docs/dataset.md").read_text(encoding="utf-8")
+    (tmp_path / "test_toy.py").write_text("\n".join(CODE_BLOCK.findall(text)), encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib"]
+    run = subprocess.run([*command, "test_toy.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout[-3000:]
+    assert "passed" in run.stdout

@@ -114,7 +114,8 @@ def test_attributes_set_in_the_constructor_exist_on_workers(ctx: Any, ds: Any) -
         def process_frame(self, frame: Any) -> None:
             self.results.limit[:] = self._limit
 
-    udf = Limited(**{"__limit": 7})
+    params = {"__limit": 7}
+    udf = Limited(**params)
     assert udf._kwargs == {"__limit": 7}
     assert ctx.run_udf(dataset=ds, udf=udf)["limit"].data.tolist() == [[7] * 3] * 2
 
@@ -252,7 +253,7 @@ def test_the_declared_method_has_to_exist(inline: Any, ds: Any) -> None:
         def get_method(self) -> Any:
             return self.UDF_METHOD.FRAME
 
-    with pytest.raises(UDFException, match="UDF declared method .* but does not implement process_frame"):
+    with pytest.raises(UDFException, match=r"UDF declared method .* but does not implement process_frame"):
         inline.run_udf(dataset=ds, udf=Wrong())
 
 

@@ -24,7 +24,7 @@ from libertem.exceptions import DataSetException
 from libertem.masks import circular, ring
 from libertem.testing.simulate import write_particle_scan
 from libertem.udf import UDF
-from libertem.udf.com import CoMUDF, RegressionOptions
+from libertem.udf.com import CoMUDF
 from libertem.udf.masks import ApplyMasksUDF
 from libertem.udf.raw import PickUDF
 from libertem.udf.sum import SumUDF
@@ -133,12 +133,7 @@ def _choose_udfs(dataset: DataSet, beam: DirectBeam | None) -> tuple[list[str], 
     udfs["maps"] = ApplyMasksUDF(list(detectors.values()), mask_count=len(detectors), mask_dtype=np.float32)
     # The gradients that belong to the centre of mass need two neighbours along each axis.
     if len(nav_shape) == 2 and min(nav_shape) > 1 and np.dtype(dataset.dtype).kind != "c":
-        udfs["com"] = CoMUDF.with_params(
-            cy=beam.cy,
-            cx=beam.cx,
-            r=DISC_MARGIN * beam.radius,
-            regression=RegressionOptions.SUBTRACT_MEAN,
-        )
+        udfs["com"] = CoMUDF.with_params(cy=beam.cy, cx=beam.cx, r=DISC_MARGIN * beam.radius)
     return list(detectors), udfs
 
 
@@ -160,7 +155,9 @@ def analyse(ctx: Context, dataset: DataSet) -> Findings:
     maps = _real(np.asarray(buffers["maps"]["intensity"].data)).reshape((*nav_shape, len(names)))
     com = None
     if "com" in buffers:
-        com = (np.asarray(buffers["com"]["field_y"].data), np.asarray(buffers["com"]["field_x"].data))
+        field_y, field_x = (np.asarray(buffers["com"][name].data) for name in ("field_y", "field_x"))
+        # Not with the regression of the UDF, which one frame with a NaN in it spoils.
+        com = (field_y - np.nanmean(field_y), field_x - np.nanmean(field_x))
     return Findings(
         maps={name: maps[..., number] for number, name in enumerate(names)},
         mean=_real(np.asarray(buffers["mean"]["intensity"].data)) / math.prod(nav_shape),
@@ -303,8 +300,8 @@ def _report(dataset: DataSet, findings: Findings) -> None:
         beam = findings.beam
         _say(f"direct beam at y={beam.cy:.1f}, x={beam.cx:.1f}, radius {beam.radius:.1f} px")
     _say(
-        f"processed {shape.nav.size} frames, {gigabytes:.2f} GB, in {findings.seconds:.3f} s: "
-        f"{gigabytes / findings.seconds:.1f} GB/s"
+        f"processed {shape.nav.size} frames, {gigabytes:.3g} GB, in {findings.seconds:.3f} s: "
+        f"{gigabytes / findings.seconds:.2g} GB/s"
     )
 
 

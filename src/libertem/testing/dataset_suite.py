@@ -1,8 +1,8 @@
 """A test suite for data sets, to be inherited by the tests of a format.
 
-Subclass `DataSetTests`, say how to write a file, and pytest runs everything that is the same for all formats:
-content for each I/O backend and dtype, tilings, regions of interest, sync offsets, overrides of shapes, detection,
-damaged files, messages to workers, corrections, UDF runs, and what is read and left open.
+Subclass `DataSetTests`, say how to write a file, and pytest runs everything that is the same for all
+formats: content for each I/O backend and dtype, tilings, regions of interest, sync offsets, overrides of
+shapes, detection, damaged files, messages to workers, corrections, UDF runs, and what is read and left open.
 
 This is the complete test of TOY, the format of an imagined camera, which has 16 bit pixels behind a header
 of 16 bytes: the magic ``TOY1``, then width, height and number of frames as ``<u4``. Its data set class was
@@ -18,6 +18,7 @@ registered with ``register_dataset_cls("toy", ToyDataSet)`` before.
     class TestToy(DataSetTests):
         filetype = "toy"
         dtypes = ("<u2",)
+        sig_shape_override = "none"
 
         def write(self, folder, frames):
             n, height, width = frames.shape
@@ -28,8 +29,8 @@ registered with ``register_dataset_cls("toy", ToyDataSet)`` before.
         def test_an_old_camera_wrote_another_magic(self, tmp_path):
             ...  # what is peculiar to the format
 
-What differs from format to format is told with the attributes of the class, see `SuiteSetup`. Data that is not
-in files is tested with `FilelessDataSetTests`.
+What differs from format to format is told with the attributes of the class, see `SuiteSetup`. Data that
+are not in files are tested with `FilelessDataSetTests`.
 
 The suite needs pytest. Reads are counted for all data sets that use the I/O backends of the library.
 """

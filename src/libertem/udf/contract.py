@@ -138,33 +138,46 @@ class UDFData:
     def __repr__(self) -> str:
         return f"<UDFData: {self._data}>"
 
-    # --- for the runner ---
+    # --- for the runner; names without underscore are those of users ---
 
-    def buffers(self) -> Iterator[tuple[str, BufferWrapper | AuxBufferWrapper]]:
+    def _has_aux(self) -> bool:
+        """Whether there is auxiliary data."""
+        return any(isinstance(value, AuxBufferWrapper) for value in self._data.values())
+
+    def _select_frames(self, frames: npt.NDArray[np.int64] | slice) -> UDFData:
+        """The same, with auxiliary data for some scan positions only (flat indices)."""
+        return UDFData(
+            {
+                name: value.select(frames) if isinstance(value, AuxBufferWrapper) else value
+                for name, value in self._data.items()
+            }
+        )
+
+    def _buffers(self) -> Iterator[tuple[str, BufferWrapper | AuxBufferWrapper]]:
         """Everything that is cut like the data. Buffers that are only filled in the end show None."""
         for name, value in self._data.items():
             is_result = isinstance(value, BufferWrapper) and value.use != "result_only"
             if is_result or isinstance(value, AuxBufferWrapper):
                 yield name, value
 
-    def view_frames(self, start: int, stop: int) -> None:
+    def _view_frames(self, start: int, stop: int) -> None:
         """Attributes show some frames."""
-        for name, buffer in self.buffers():
+        for name, buffer in self._buffers():
             self._views[name] = buffer.view_for_frames(start, stop)
 
-    def view_frame(self, idx: int) -> None:
+    def _view_frame(self, idx: int) -> None:
         """Attributes show one frame."""
-        for name, buffer in self.buffers():
+        for name, buffer in self._buffers():
             self._views[name] = buffer.view_for_frame(idx)
 
-    def view_tile(self, start: int, sig_slice: Slice, n_frames: int) -> None:
+    def _view_tile(self, start: int, sig_slice: Slice, n_frames: int) -> None:
         """Attributes show the frames and pixels of a tile."""
-        for name, buffer in self.buffers():
+        for name, buffer in self._buffers():
             self._views[name] = buffer.view_for_tile(start, sig_slice, n_frames)
 
-    def view_all(self) -> None:
+    def _view_all(self) -> None:
         """Attributes show everything again."""
-        for _, buffer in self.buffers():
+        for _, buffer in self._buffers():
             buffer.flush()
         self._views.clear()
 
@@ -625,11 +638,11 @@ class UDF:
         self.meta.tiling_scheme_idx = tile.scheme_idx
         if method is UDFMethod.TILE:
             for container in (self.results, self.params):
-                container.view_tile(start, where.sig, n_frames)
+                container._view_tile(start, where.sig, n_frames)
             self._call("process_tile", data)
         else:
             for container in (self.results, self.params):
-                container.view_frames(start, start + n_frames)
+                container._view_frames(start, start + n_frames)
             self._call("process_partition", data)
 
     def _feed_frames(self, where: Slice, start: int, data: Any) -> None:
@@ -638,8 +651,8 @@ class UDF:
         self.meta.tiling_scheme_idx = 0
         for i in range(where.shape[0]):
             self.meta.slice = Slice((where.origin[0] + i, *where.origin[1:]), frame_shape)
-            self.results.view_frame(start + i)
-            self.params.view_frame(start + i)
+            self.results._view_frame(start + i)
+            self.params._view_frame(start + i)
             self._call("process_frame", _rows_2d(data, i) if flat else data[i])
 
     def _call(self, name: str, data: Any) -> None:

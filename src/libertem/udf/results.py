@@ -101,8 +101,9 @@ def _wrap(
 ) -> BufferWrapper:
     if declared.use == "private":
         raise UDFException(f"get_results returned '{name}', which is declared with use='private'")
-    mask: Any = valid if declared.kind == "nav" else True
-    if isinstance(value, ArrayWithMask):
+    mask: Any = True
+    own_mask = isinstance(value, ArrayWithMask)
+    if own_mask:
         value, mask = value.arr, value.mask
     elif declared.kind == "nav":
         mask = valid.copy() if copy_needed else valid
@@ -117,12 +118,12 @@ def _wrap(
     nav_shape = _nav_shape(declared)
     if declared._roi is not None and arr.shape == nav_shape + declared.extra_shape != declared.shape:
         # Results for the whole scan are taken as they are, although only a part of it was processed.
-        if mask is valid or mask.ndim == 1:
+        if not own_mask:
             full = np.zeros(nav_shape, dtype=bool)
             full[declared._roi] = mask
             mask = full.reshape(nav_shape + (1,) * len(declared.extra_shape))
         return PreallocBufferWrapper(arr, declared, mask)
-    if mask is not True and mask.shape == arr.shape:
+    if own_mask:
         mask = mask.reshape(declared.shape)
     return PreallocBufferWrapper(arr.reshape(declared.shape), declared, mask)
 

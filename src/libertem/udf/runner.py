@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from libertem.common.buffers import AuxBufferWrapper, BufferWrapper
+from libertem.common.buffers import BufferWrapper
 from libertem.common.math import flat_nonzero
 from libertem.common.progress import ProgressReporter
 from libertem.common.protocols import UDFMethod
@@ -52,6 +52,10 @@ class _Run:
     damage: BufferWrapper
     tasks: list[UDFTask] = field(default_factory=list)
     params: UDFParams | None = None
+
+    def frames(self, start: int, stop: int) -> npt.NDArray[np.int64] | slice:
+        """Scan positions with these ranks on the compressed navigation axis."""
+        return slice(start, stop) if self.roi is None else flat_nonzero(self.roi)[start:stop]
 
 
 class UDFRunner:
@@ -137,11 +141,12 @@ class UDFRunner:
         for udf in self._udfs:
             self._init_main(udf, dataset, mask, corrections, dtype)
             _check_method(udf)
-            if mask is not None and hasattr(udf, "preprocess"):
-                udf.params = UDFData(_aux_for_roi(udf._kwargs, mask))
             if hasattr(udf, "preprocess"):
+                everything = udf.params
+                if mask is not None:
+                    udf.params = everything._select_frames(flat_nonzero(mask))
                 udf.preprocess()
-                udf.params = UDFData(udf._kwargs)
+                udf.params = everything
         damage = BufferWrapper(kind="nav", dtype=bool)
         damage.set_shape_ds(dataset.shape, mask)
         damage.allocate()
@@ -283,10 +288,12 @@ class UDFRunner:
         stop = start + result.part_slice.shape[0]
         for i, udf in enumerate(self._udfs):
             udf.meta.set_valid_nav_mask(run.damage.raw_data)
-            udf.params.view_frames(start, stop)
-            dest = {name: buffer.view_for_frames(start, stop) for name, buffer in udf.results.buffers()}
+            everything = udf.params
+            if everything._has_aux():
+                udf.params = everything._select_frames(run.frames(start, stop))
+            dest = {name: buffer.view_for_frames(start, stop) for name, buffer in udf.results._buffers()}
             udf.merge(dest=MergeAttrMapping(dest), src=result.merge_source(i))
-            udf.params.view_all()
+            udf.params = everything
         run.damage.raw_data[start:stop] = True
 
     def _results(self, run: _Run, *, copy_needed: bool) -> UDFResults:
@@ -308,7 +315,9 @@ class UDFRunner:
         if len(changes) != len(self._udfs):
             raise ValueError(f"need one dict per UDF, found {len(changes)} for {len(self._udfs)} UDFs")
         for udf, change in zip(self._udfs, changes, strict=True):
-            udf.params = UDFData({**udf.params.as_dict(), **change})
+            # Also for the tasks of a run that has not begun, and for later runs of the same instance.
+            udf._kwargs = {**udf._kwargs, **change}
+            udf.params = UDFData(udf._kwargs)
         if self._executor is not None and self._params_handle is not None:
             self._executor.scatter_update_patch(self._params_handle, changes)
 
@@ -320,14 +329,6 @@ def _check_method(udf: UDF) -> None:
     name = f"process_{method.value}"
     if not hasattr(udf, name):
         raise UDFException(f"UDF declared method {method} but does not implement {name}")
-
-
-def _aux_for_roi(kwargs: dict[str, Any], roi: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    frames = flat_nonzero(roi)
-    return {
-        name: value.select(frames) if isinstance(value, AuxBufferWrapper) else value
-        for name, value in kwargs.items()
-    }
 
 
 def _close(results: Any) -> None:

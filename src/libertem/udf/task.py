@@ -12,7 +12,7 @@ import numpy as np
 
 from libertem.common.arrays import CUDA, NUMPY, result_type
 from libertem.common.backend import get_device_class
-from libertem.common.buffers import AuxBufferWrapper, to_numpy
+from libertem.common.buffers import to_numpy
 from libertem.common.math import flat_nonzero, prod
 from libertem.common.slice import Slice
 from libertem.io.corrections.corrset import CorrectionSet
@@ -143,7 +143,9 @@ class _PartitionRun:
             threads_per_worker=self._env.threads_per_worker,
             array_backend=backend,
         )
-        udf.params = UDFData(self._select_aux(udf._kwargs))
+        udf.params = UDFData(udf._kwargs)
+        if udf.params._has_aux():
+            udf.params = udf.params._select_frames(self._frames())
         buffers = udf.get_result_buffers()
         for buffer in buffers.values():
             buffer.set_shape_partition(self._part_slice.shape)
@@ -151,21 +153,12 @@ class _PartitionRun:
                 buffer.allocate(lib=udf.xp)
         udf.results = UDFData(buffers)
 
-    def _select_aux(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Cut auxiliary data to the frames of the partition."""
-        if not any(isinstance(value, AuxBufferWrapper) for value in kwargs.values()):
-            return kwargs
-        frames: Any
+    def _frames(self) -> npt.NDArray[np.int64] | slice:
+        """Scan positions of the partition."""
         start = self._part_slice.origin[0]
         stop = start + self._part_slice.shape[0]
-        if self._params.roi is None:
-            frames = slice(start, stop)
-        else:
-            frames = flat_nonzero(self._params.roi)[start:stop]
-        return {
-            name: value.select(frames) if isinstance(value, AuxBufferWrapper) else value
-            for name, value in kwargs.items()
-        }
+        roi = self._params.roi
+        return slice(start, stop) if roi is None else flat_nonzero(roi)[start:stop]
 
     def run(self) -> UDFTaskResult:
         """All hooks of the UDFs in their order."""
@@ -182,7 +175,7 @@ class _PartitionRun:
         with nullcontext() if len(compiled) == len(self._udfs) else self._env.enter():
             self._run_hooks(compiled)
         arrays = [
-            {name: to_numpy(buffer.raw_data) for name, buffer in udf.results.buffers()} for udf in self._udfs
+            {name: to_numpy(buffer.raw_data) for name, buffer in udf.results._buffers()} for udf in self._udfs
         ]
         return UDFTaskResult(arrays=arrays, part_slice=self._part_slice)
 
@@ -194,8 +187,8 @@ class _PartitionRun:
         if not (compiled and self._process_blocks(compiled, others)):
             self._process_tiles(range(len(self._udfs)))
         for udf in self._udfs:
-            udf.results.view_all()
-            udf.params.view_all()
+            udf.results._view_all()
+            udf.params._view_all()
             _call_if_defined(udf, "postprocess")
             udf.cleanup()
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import time
+import re
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,10 @@ from libertem.testing.writers.empad import write_empad
 EXECUTOR = InlineJobExecutor(debug=True)
 BACKENDS = ["mmap", "buffered", "direct"]
 FRAME_BYTES = 66560
-SERIES_XML = '<root name="t"><type>series</type><count>{count}</count><raw_file filename="series_x{count}.raw"/></root>'
+SERIES_XML = (
+    '<root name="t"><type>series</type><count>{count}</count>'
+    '<raw_file filename="series_x{count}.raw"/></root>'
+)
 
 
 def load_empad(path: Path, **kwargs: Any) -> Any:
@@ -203,7 +206,7 @@ def test_a_missing_raw_file_is_named(tmp_path: Path) -> None:
     path = write_empad(tmp_path, [make_frames(1)], (1, 1))
     raw = tmp_path / "scan_x1_y1.raw"
     raw.rename(tmp_path / "other.raw")
-    with pytest.raises(MissingFileError, match=f"^could not open file {raw}: .*renamed"):
+    with pytest.raises(MissingFileError, match=rf"^could not open file {re.escape(str(raw))}: .*renamed"):
         load_empad(path)
 
 
@@ -286,7 +289,7 @@ def test_raw_files_and_parameters_that_do_not_fit_are_refused(
 )
 def test_other_xml_files_are_refused(xml: str, message: str, tmp_path: Path) -> None:
     path = write_pair(tmp_path, xml, FRAME_BYTES)
-    with pytest.raises(HeaderError, match=rf"a\.xml: could not initialize EMPAD file; error: {message}"):
+    with pytest.raises(HeaderError, match=rf"a\.xml: could not initialize EMPAD file; error: .*{message}"):
         load_empad(path)
     assert EMPADDataSet.detect_params(str(path), EXECUTOR) is False
 
@@ -311,14 +314,12 @@ def test_a_file_without_permission_is_refused(name: str, tmp_path: Path) -> None
         load_empad(path)
 
 
-def test_entities_are_not_expanded(tmp_path: Path) -> None:
+def test_entities_are_not_expanded() -> None:
     lines = ['<!ENTITY a0 "aaaaaaaaaa">']
     lines += [f'<!ENTITY a{i} "{f"&a{i - 1};" * 10}">' for i in range(1, 10)]
     xml = f"<!DOCTYPE root [{''.join(lines)}]><root>&a9;</root>"
-    start = time.perf_counter()
-    with pytest.raises(HeaderError):
+    with pytest.raises(HeaderError, match="not a well-formed XML file"):
         parse_header(xml.encode(), path="a.xml")
-    assert time.perf_counter() - start < 1
 
 
 def test_a_huge_xml_file_is_not_read(tmp_path: Path) -> None:
@@ -330,7 +331,7 @@ def test_a_huge_xml_file_is_not_read(tmp_path: Path) -> None:
     assert (io_counts() - before).read_bytes <= 1 << 20
 
 
-def test_deep_nesting_is_harmless(tmp_path: Path) -> None:
+def test_deep_nesting_is_harmless() -> None:
     depth = 50_000
     xml = "<root>" * depth + "</root>" * depth
     with pytest.raises(HeaderError, match="does not name a raw file"):

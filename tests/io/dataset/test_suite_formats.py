@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import numpy as np
 import numpy.typing as npt
 
 from libertem.testing import DataSetTests, FilelessDataSetTests
@@ -57,6 +56,7 @@ class TestEMPAD(DataSetTests):
     filetype = "empad"
     dtypes = ("<f4",)
     sig_shape = (128, 128)
+    nav_shape = (2, 4)
 
     def write(self, folder: Path, frames: npt.NDArray[Any]) -> dict[str, Any]:
         return {"path": str(write_empad(folder, [frames], (1, frames.shape[0])))}
@@ -78,7 +78,7 @@ class TestEMPADRaw(TestEMPAD):
 
 class TestMRC(DataSetTests):
     filetype = "mrc"
-    dtypes = ("i1", "<i2", ">i2", "<u2", ">u2", "<f2", "<f4", ">f4", "<c8")
+    dtypes: ClassVar[tuple[str, ...]] = ("i1", "<i2", ">i2", "<u2", ">u2", "<f2", "<f4", ">f4", "<c8")
     extended_header = b""
 
     def write(self, folder: Path, frames: npt.NDArray[Any]) -> dict[str, Any]:

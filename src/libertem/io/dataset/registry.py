@@ -261,15 +261,17 @@ def _why_not(filetype: str, path: str, executor: ExecutorProtocol) -> str | None
         cls = get_dataset_cls(filetype)
     except DataSetException:
         return None
-    # A hook of formats that are made of frames in files. Others say no more than no.
-    ask = getattr(cls, "recognize", cls.detect_params)
-    try:
-        ask(path, executor)
-    except NotImplementedError:
-        return None
-    except Exception as err:  # whatever it is, it is the reason
-        return str(err).removeprefix(f"{path}: ") or type(err).__name__
-    return "does not recognize the file"
+    reason = None
+    # The second is a hook of formats that are made of frames in files. Others say no more than no.
+    for hook in ("detect_params", "recognize"):
+        try:
+            getattr(cls, hook)(path, executor)
+            reason = "does not recognize the file"
+        except (NotImplementedError, AttributeError):
+            continue
+        except Exception as err:  # whatever it is, it is the reason
+            return str(err).removeprefix(f"{path}: ") or type(err).__name__
+    return reason
 
 
 # --- loading ---

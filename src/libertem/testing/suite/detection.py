@@ -13,6 +13,7 @@ from libertem.exceptions import DataSetException
 from libertem.executor.inline import InlineJobExecutor
 from libertem.io.dataset.base.backends.rawio import io_counts
 from libertem.io.dataset.base.framefile import PROBE_BYTES
+from libertem.io.dataset.registry import filetypes, get_dataset_cls
 from libertem.testing.suite.foreign import foreign_files
 from libertem.testing.suite.reading import assert_delivered, read
 from libertem.testing.suite.setup import SuiteSetup
@@ -67,6 +68,18 @@ class DetectionTests(SuiteSetup):
             assert type(ds) is type(self.load(ctx, kwargs)), f"{path} was loaded as {type(ds).__name__}"
             assert_delivered(read(ds, dest_dtype="float64"), frames.astype("float64"), None, repr(ds))
 
+    def test_no_other_type_claims_own_files(self, tmp_path: Path) -> None:
+        """Whether it is asked before or after this one."""
+        path = self.write_frames(tmp_path, self.make_frames(self.n_frames))["path"]
+        for name in filetypes:
+            try:
+                other = get_dataset_cls(name)
+                answer = other is not self.dataset_class() and other.detect_params(path, InlineJobExecutor())
+            except (DataSetException, NotImplementedError):
+                # It cannot be imported here, or recognizes no files at all.
+                continue
+            assert not answer, f"{path} was detected as {name}: {answer}"
+
     def test_foreign_files_are_not_detected(self, tmp_path: Path) -> None:
         """Not even under a name of this format."""
         self._skip_unless_detectable()
@@ -88,12 +101,9 @@ class DetectionTests(SuiteSetup):
             if name == self.filetype:
                 continue
             path.write_bytes(content)
-            try:
-                ds = self.load_quietly(ctx, kwargs)
-            except DataSetException as err:
-                assert path.name in str(err), f"content '{name}': the error does not name the file: {err}"
-                continue
-            raise AssertionError(f"a file with the content '{name}' was loaded as {ds!r}")
+            with pytest.raises(DataSetException) as err:
+                raise AssertionError(f"content '{name}' was loaded as {self.load_quietly(ctx, kwargs)!r}")
+            assert path.name in str(err.value), f"content '{name}': no file name in the error: {err.value}"
 
     def test_what_is_no_file_is_not_detected(self, tmp_path: Path) -> None:
         """Missing files, directories, and things that are no path at all."""

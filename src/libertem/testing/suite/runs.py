@@ -146,7 +146,7 @@ class RunTests(SuiteSetup):
             total = ctx.run_udf(dataset=ds, udf=_TotalsByTile(), roi=roi)["pixels"].data
             _close(total, expected, float(np.abs(expected).sum()), f"ROI {roi}")
 
-    def test_runs_apply_corrections(self, tmp_path: Path, executor: str) -> None:
+    def test_runs_apply_corrections(self, tmp_path: Path, io_backend: str | None, executor: str) -> None:
         """Once, before any UDF sees the data."""
         frames = self.make_frames(self.n_frames)
         rng = np.random.default_rng(4)
@@ -158,7 +158,8 @@ class RunTests(SuiteSetup):
         scale = float(np.abs(frames.astype("complex128")).sum())
         corrections = CorrectionSet(dark=dark, gain=gain, excluded_pixels=marked)
         with self.make_context(executor) as ctx:
-            ds = self.load(ctx, self.write_frames(tmp_path, frames), num_partitions=2)
+            kwargs = self.write_frames(tmp_path, frames)
+            ds = self.load(ctx, kwargs, io_backend=io_backend, num_partitions=2)
             if not ds.supports_correction():
                 pytest.skip(f"{type(ds).__name__} does not support corrections")
             udfs = [SumUDF(), _TotalsByTile(), _TotalsByFrame()]

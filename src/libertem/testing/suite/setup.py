@@ -48,7 +48,7 @@ class SuiteSetup:
     """I/O backends that can be chosen. Empty for data sets with I/O of their own."""
 
     executors: ClassVar[tuple[str, ...]] = ("inline", "threads")
-    """Where UDFs are run."""
+    """Where UDFs are run, as for `Context.make_with`."""
 
     has_nav_shape: ClassVar[bool] = True
     """Whether the data set finds a `nav_shape` by itself, with room for all frames that were written."""
@@ -130,7 +130,9 @@ class SuiteSetup:
         if executor == "inline":
             # Debugging: everything is pickled on its way, as if there were other processes.
             return Context(executor=InlineJobExecutor(debug=True))
-        return Context(executor=ConcurrentJobExecutor.make_local(n_threads=2))
+        if executor == "threads":
+            return Context(executor=ConcurrentJobExecutor.make_local(n_threads=2))
+        return Context.make_with(executor)
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Run tests once per dtype, I/O backend and executor of this format; pytest calls it."""
@@ -169,7 +171,7 @@ class SuiteSetup:
         """Load what `write` has written, with `nav_shape` unless the arguments say otherwise."""
         arguments = {**kwargs, "nav_shape": self.nav_shape, **more}
         if io_backend == "direct":
-            _skip_without_direct_io(self.main_file(kwargs))
+            _skip_without_direct_io(Path(kwargs["path"]))
         if io_backend is not None:
             arguments["io_backend"] = io_backend
         return ctx.load(self.filetype, **arguments)
@@ -187,9 +189,13 @@ class SuiteSetup:
 
 
 def _skip_without_direct_io(path: Path) -> None:
+    """Skip the test if the file system of `path`, which need not exist, refuses direct I/O."""
+    folder = next(parent for parent in path.parents if parent.is_dir())
+    probe = folder / "direct_io_probe"
+    probe.write_bytes(b"")
     try:
-        RawFile(os.fspath(path), direct=True).close()
-    except FileNotFoundError:
-        return
+        RawFile(os.fspath(probe), direct=True).close()
     except (OSError, RuntimeError, DataSetException) as err:
         pytest.skip(f"no direct I/O for temporary files here: {err}")
+    finally:
+        probe.unlink()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +109,7 @@ Store = Callable[..., Stored]
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Write images to files: headers and footers of given sizes, cut at the image numbers `borders`."""
     folder: Path = tmp_path_factory.mktemp("stored")
-    numbers = count()
+    numbers = itertools.count()
 
     def write(
         images: Array,
@@ -123,7 +123,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     ) -> Stored:
         files = []
         edges = [0, *borders, len(images)]
-        for start, stop in zip(edges[:-1], edges[1:], strict=True):
+        for start, stop in itertools.pairwise(edges):
             path = folder / f"{next(numbers)}.bin"
             with open(path, "wb") as file:
                 file.write(b"\xa5" * file_header)

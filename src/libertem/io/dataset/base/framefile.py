@@ -27,7 +27,7 @@ from libertem.io.dataset.base.dataset import DataSet
 from libertem.io.dataset.base.files import FileSet
 from libertem.io.dataset.base.meta import DataSetMeta
 from libertem.io.dataset.base.partition import BasePartition
-from libertem.io.dataset.base.scan import check_shape, check_sync_offset
+from libertem.io.dataset.base.scan import check_shape, check_sync_offset, integer_sync_offset
 
 if TYPE_CHECKING:
     from libertem.common.protocols import ExecutorProtocol
@@ -230,7 +230,7 @@ class FrameFileDataSet(DataSet):
         where = self._path if isinstance(self._path, str) else None
         self._nav_shape = None if nav_shape is None else check_shape(nav_shape, "nav_shape", path=where)
         self._sig_shape = None if sig_shape is None else check_shape(sig_shape, "sig_shape", path=where)
-        self._sync_offset = sync_offset
+        self._sync_offset = integer_sync_offset(sync_offset, path=where)
         self._facts: FrameFacts | None = None
 
     @classmethod

@@ -23,6 +23,7 @@ __all__ = [
     "check_shape",
     "check_sync_offset",
     "fit_partition_shape",
+    "integer_sync_offset",
     "make_partition_slices",
     "sync_offset_info",
 ]
@@ -53,6 +54,22 @@ def check_shape(value: Any, name: str, *, path: str | None = None) -> tuple[int,
     return tuple(extents)
 
 
+def integer_sync_offset(sync_offset: Any, *, path: str | None = None) -> int | None:
+    """`sync_offset` as an int, or None for the default of the format.
+
+    Raises
+    ------
+    ShapeError
+        If it is not an integer.
+    """
+    if sync_offset is None:
+        return None
+    try:
+        return operator.index(sync_offset)
+    except TypeError as err:
+        raise ShapeError("sync_offset has to be an integer", path=path, found=repr(sync_offset)) from err
+
+
 def check_sync_offset(sync_offset: Any, image_count: int, *, path: str | None = None) -> int:
     """`sync_offset` as an int; None means 0.
 
@@ -61,12 +78,7 @@ def check_sync_offset(sync_offset: Any, image_count: int, *, path: str | None = 
     ShapeError
         If it is not an integer, or would leave no frame of the input visible.
     """
-    if sync_offset is None:
-        sync_offset = 0
-    try:
-        offset = operator.index(sync_offset)
-    except TypeError as err:
-        raise ShapeError("sync_offset has to be an integer", path=path, found=repr(sync_offset)) from err
+    offset = integer_sync_offset(sync_offset, path=path) or 0
     if not -image_count < offset < image_count:
         raise ShapeError(
             f"sync_offset should be in ({-image_count}, {image_count}), which is (-image_count, image_count)",

@@ -13,7 +13,7 @@ from libertem.common.messageconverter import MessageConverter
 from libertem.common.protocols import CorrectionsProtocol
 from libertem.common.shape import Shape
 from libertem.common.slice import Slice
-from libertem.exceptions import DataSetException
+from libertem.exceptions import DataSetException, UnsupportedBackendError
 from libertem.io.dataset.base.blocks import BlockSource
 from libertem.io.dataset.base.decode import Decoder, DtypeConversionDecoder
 from libertem.io.dataset.base.ranges import ReadRanges
@@ -82,13 +82,13 @@ class IOBackend:
             backend = backend()
         if backend is None or isinstance(backend, IOBackend):
             if backend is not None and not backend.platform_supported():
-                raise DataSetException(
+                raise UnsupportedBackendError(
                     "this I/O backend is not offered on this platform",
                     found=backend.id_,
                     expected=f"one of {cls.get_supported()}",
                 )
             return backend
-        raise DataSetException(
+        raise UnsupportedBackendError(
             "not an I/O backend", found=repr(choice), expected=f"one of {cls.get_supported()}"
         )
 

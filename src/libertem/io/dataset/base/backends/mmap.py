@@ -11,9 +11,9 @@ import numpy as np
 
 from libertem.common.protocols import CorrectionsProtocol
 from libertem.exceptions import DataSetException
-from libertem.io.dataset.base.backends.buffered import BufferedBlocks
 from libertem.io.dataset.base.backends.contract import IOBackend, IOBackendImpl, make_tile_slice
 from libertem.io.dataset.base.backends.rawio import RawFile
+from libertem.io.dataset.base.backends.readblocks import BufferedBlocks
 from libertem.io.dataset.base.blocks import BlockSource, FrameBlock, FrameRun, FrameTable, ReadOrder
 from libertem.io.dataset.base.decode import Decoder
 from libertem.io.dataset.base.files import File, FileSet
