@@ -1,1 +1,14 @@
-"""Measure the speed, start-up time and memory of the library: ``python -m benchmarks``."""
+"""Measure the speed, start-up time and memory of the library: ``python -m benchmarks``.
+
+| module | what it does |
+|---|---|
+| `cases`, `targets` | which runs are measured, and what they have to reach |
+| `inputs`, `workloads` | the files, and what is computed over them |
+| `limit` | what the machine can do at best |
+| `client`, `worker` | each library in a process of its own |
+| `measure`, `startup`, `memory` | the measurements |
+| `rows`, `table` | figures and verdicts, and showing them |
+
+Only `workloads`, `worker` and `first_result` run in the process of the reference; no other module may be imported
+by them.
+"""

@@ -18,7 +18,7 @@ from benchmarks.client import Worker, WorkerError
 from benchmarks.inputs import INPUTS, prepare, remove_inputs
 from benchmarks.limit import available_cores
 from benchmarks.measure import Plan, measure_case
-from benchmarks.memory import measure_memory, memory_cases
+from benchmarks.memory import MemoryCase, measure_memory, memory_cases
 from benchmarks.rows import ALL_CORES, REFERENCE, Row
 from benchmarks.startup import StartupCase, measure_startup, startup_cases
 from benchmarks.table import as_json, as_markdown
@@ -69,15 +69,17 @@ class Selection:
     startup: list[StartupCase]
     """Times to a first result."""
 
-    memory: list[tuple[str, str, str]]
+    memory: list[MemoryCase]
     """Peaks of memory."""
 
     @property
     def names(self) -> list[str]:
         """Names of all cases."""
-        names = [case.name for case in self.runs]
-        names += [case.name for case in self.startup]
-        return names + [name for name, _, _ in self.memory]
+        return [
+            *(run.name for run in self.runs),
+            *(startup.name for startup in self.startup),
+            *(memory.name for memory in self.memory),
+        ]
 
 
 def _log(text: str) -> None:
@@ -163,9 +165,9 @@ class Measurement:
             prepared = prepare(INPUTS["u16-256"], self._nbytes, self._folder)
             startup = self._selection.startup
             yield from measure_startup(startup, prepared, self._interpreters, self._plan.rounds)
-        for row in measure_memory(self._selection.memory, self._folder):
-            _log(row.case)
-            yield row
+        for memory_case in self._selection.memory:
+            _log(memory_case.name)
+            yield measure_memory(memory_case, self._folder)
 
 
 def _cpu_model() -> str:
@@ -179,7 +181,7 @@ def _cpu_model() -> str:
 NOTES = (
     "Medians over all rounds; in each round limit, ours and reference run once, one after the other.",
     "Throughput is bytes of pixels per second. Spread is (maximum - minimum) / median.",
-    "Limit: copying the cached file to L2-sized buffers on all cores; for cold files, plain O_DIRECT reading.",
+    "Limit: copying the cached file to L2-sized buffers, all cores; for cold files, plain O_DIRECT reading.",
     "Ratios are those of speeds: above 1, ours is faster. The reference runs with its default executor.",
     "Start-up counts from the start of the interpreter; that of the context from the end of the import.",
     "Memory cases process the first part of a large sparse file, each in a fresh process.",

@@ -1,7 +1,7 @@
 """The files that are measured: what they are, and writing them.
 
-All of them hold the same kind of frames: a bright disc that wanders from frame to frame, and noise. They stay in
-the data folder and are used again as long as their size is right.
+All of them hold the same kind of frames: a bright disc that wanders from frame to frame, and noise. They stay
+in the data folder and are used again as long as their size is right.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 import shutil
-import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,9 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from libertem.testing.writers.empad import write_empad
+from libertem.testing.writers.empad import SIG_SHAPE, write_empad
+from libertem.testing.writers.mrc import MODES, make_mrc_header
+from libertem.testing.writers.npy import write_npy_header
 
 __all__ = ["INPUTS", "Input", "Prepared", "prepare", "prepare_sparse", "remove_inputs"]
 
@@ -86,10 +87,11 @@ INPUTS = {
         Input("u16be-256", "raw", ">u2", (256, 256)),
         Input("f32-256", "raw", "<f4", (256, 256)),
         Input("u16-64", "raw", "<u2", (64, 64)),
-        Input("u16-2048", "raw", "<u2", (2048, 2048)),
         Input("npy-u16-256", "npy", "<u2", (256, 256)),
         Input("mrc-u16-256", "mrc", "<u2", (256, 256)),
-        Input("empad-f32-128", "empad", "<f4", (128, 128)),
+        Input("empad-f32-128", "empad", "<f4", SIG_SHAPE),
+        # Last: what such frames leave behind in a process would show as memory of the others.
+        Input("u16-2048", "raw", "<u2", (2048, 2048)),
     )
 }
 
@@ -117,9 +119,12 @@ def prepare(source: Input, nbytes: int, folder: Path) -> Prepared:
         return _prepare_empad(source, nav_shape, home)
     header = _HEADERS[source.filetype](source, nav_shape)
     path = home / f"scan.{source.filetype}"
-    arguments: dict[str, Any] = {"path": str(path), "nav_shape": nav_shape, "sig_shape": source.sig_shape}
+    # What headers say is not repeated: the reference does not take all of it.
+    arguments: dict[str, Any] = {"path": str(path)}
+    if source.filetype != "npy":
+        arguments["nav_shape"] = nav_shape
     if source.filetype == "raw":
-        arguments["dtype"] = source.dtype
+        arguments |= {"sig_shape": source.sig_shape, "dtype": source.dtype}
     prepared = Prepared(source, path, arguments, nav_shape)
     size = len(header) + prepared.nbytes
     if not _has_size(path, size):
@@ -145,11 +150,13 @@ def _prepare_empad(source: Input, nav_shape: tuple[int, int], home: Path) -> Pre
     return Prepared(source, raw, {"path": str(xml)}, nav_shape)
 
 
-def prepare_sparse(nbytes: int, used_bytes: int, folder: Path) -> Prepared:
+def prepare_sparse(source: Input, nbytes: int, used_bytes: int, folder: Path) -> Prepared:
     """Make a large raw file of holes that takes no room on the disk.
 
     Parameters
     ----------
+    source : Input
+        What it pretends to hold.
     nbytes : int
         Size of the file.
     used_bytes : int
@@ -157,10 +164,8 @@ def prepare_sparse(nbytes: int, used_bytes: int, folder: Path) -> Prepared:
     folder : Path
         Is made if it does not exist.
     """
-    source = INPUTS["u16-256"]
-    home = folder / f"sparse{FOLDER_SUFFIX}"
-    home.mkdir(parents=True, exist_ok=True)
-    path = home / "scan.raw"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "scan.raw"
     with path.open("wb") as file:
         file.truncate(nbytes)
     nav_shape = source.nav_shape(used_bytes)
@@ -227,24 +232,14 @@ def _no_header(source: Input, nav_shape: tuple[int, int]) -> bytes:
 
 
 def _npy_header(source: Input, nav_shape: tuple[int, int]) -> bytes:
-    """Version 1.0 of the format, padded so that the pixels start at a multiple of 64 bytes."""
     shape = (*nav_shape, *source.sig_shape)
-    text = f"{{'descr': '{source.dtype}', 'fortran_order': False, 'shape': {shape}, }}"
-    length = -(-(len(text) + 11) // 64) * 64 - 10
-    return b"\x93NUMPY\x01\x00" + struct.pack("<H", length) + text.ljust(length - 1).encode("ascii") + b"\n"
+    return write_npy_header(f"{{'descr': '{source.dtype}', 'fortran_order': False, 'shape': {shape}, }}")
 
 
 def _mrc_header(source: Input, nav_shape: tuple[int, int]) -> bytes:
-    """Header of an image stack of the 2014 standard, without an extended header."""
-    mode = {"<u2": 6, "<f4": 2}[source.dtype]
-    size = (source.sig_shape[1], source.sig_shape[0], math.prod(nav_shape))
-    header = bytearray(1024)
-    struct.pack_into("<4i", header, 0, *size, mode)
-    struct.pack_into("<3i", header, 28, *size)
-    struct.pack_into("<3i", header, 64, 1, 2, 3)
-    struct.pack_into("<i", header, 108, 20140)
-    header[208:216] = b"MAP \x44\x44\x00\x00"
-    return bytes(header)
+    # MZ (at byte 36) is 1 in older files of Direct Electron servers; the reference reads no others.
+    shape = (math.prod(nav_shape), *source.sig_shape)
+    return make_mrc_header(shape, MODES[source.dtype[1:]], patches={36: (1).to_bytes(4, "little")})
 
 
 _HEADERS: dict[str, Callable[[Input, tuple[int, int]], bytes]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -166,7 +167,9 @@ def _samplers(
 
 
 def _open(library: Measured, who: str, case: Case, prepared: Prepared) -> None:
-    library.open(EXECUTORS[who], prepared.source.filetype, case.reading, prepared.arguments)
+    # Memory mapping is the default where it is the best, and the reference has formats that refuse a backend.
+    io_backend = None if case.reading == "mmap" and sys.platform != "win32" else case.reading
+    library.open(EXECUTORS[who], prepared.source.filetype, io_backend, prepared.arguments)
 
 
 def _take_rounds(row: Row, samplers: dict[str, Callable[[], float]], plan: Plan) -> None:

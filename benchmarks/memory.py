@@ -5,30 +5,33 @@ from __future__ import annotations
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 from benchmarks.cases import matches
 from benchmarks.client import Worker, WorkerError
-from benchmarks.inputs import Prepared, prepare_sparse
+from benchmarks.inputs import INPUTS, Input, prepare_sparse
 from benchmarks.limit import available_cores
 from benchmarks.rows import ALL_CORES, Row
 from benchmarks.targets import at_most_anon
 
-__all__ = ["PeakAnon", "anon_bytes", "family_of", "measure_memory", "memory_cases"]
+__all__ = ["MemoryCase", "PeakAnon", "anon_bytes", "family_of", "measure_memory", "memory_cases"]
 
 INTERVAL = 0.002  # seconds between samples
 COUNTED = ("RssAnon:", "RssShmem:")  # the latter is what anonymous maps are unless they are made private
 SAMPLES_PER_LOOK = 50  # before children are looked for again
 FILE_BYTES = 20_000_000_000
-USED_BYTES = 4 << 30  # of the file: eight partitions and more, so that the peak is the one of any larger part
+USED_BYTES = 4 << 30  # of the file: more than ten partitions, so that a larger part would not need more
 FIXED_LIMIT = 300_000_000
 LIMIT_PER_WORKER = 64_000_000
 READINGS = ("mmap", "buffered", "direct")
-WORKLOADS = ("sum", "sumsig", "std", "masks4", "com", "three", "roi", "tile")
+WORKLOADS = {
+    "u16-256": ("sum", "sumsig", "std", "masks4", "com", "three", "roi", "pick", "tile"),
+    "u16-2048": ("sum", "com", "three", "tile"),
+}
 
 
 def family_of(pid: int) -> list[psutil.Process]:
@@ -90,40 +93,56 @@ class PeakAnon:
         self._thread.join()
 
 
-def memory_cases(patterns: list[str]) -> list[tuple[str, str, str]]:
-    """Name, workload and I/O backend of the memory cases that match a pattern, all if there is none."""
+@dataclass(frozen=True)
+class MemoryCase:
+    """Peak of memory while a large file is processed."""
+
+    workload: str
+    """What is computed."""
+
+    source: Input
+    """What the file pretends to hold."""
+
+    reading: str
+    """I/O backend."""
+
+    @property
+    def name(self) -> str:
+        """As shown, and as matched by patterns."""
+        return f"memory/{self.workload}/{self.source.name}/{self.reading}"
+
+
+def memory_cases(patterns: list[str]) -> list[MemoryCase]:
+    """Cases that match a pattern, all if there is none."""
     cases = [
-        (f"memory/{workload}/{reading}", workload, reading) for reading in READINGS for workload in WORKLOADS
+        MemoryCase(workload, INPUTS[name], reading)
+        for name, workloads in WORKLOADS.items()
+        for reading in READINGS
+        for workload in workloads
     ]
-    return [case for case in cases if not patterns or matches(case[0], patterns)]
+    return [case for case in cases if not patterns or matches(case.name, patterns)]
 
 
-def measure_memory(cases: list[tuple[str, str, str]], folder: Path) -> Iterator[Row]:
-    """Measure each case in a fresh process, on a large file of holes of which the first part is processed."""
-    if not cases:
-        return
-    with _sparse_file(folder) as prepared:
-        for name, workload, reading in cases:
-            yield _measure_one(Row(name, unit=""), workload, reading, prepared)
+def measure_memory(case: MemoryCase, folder: Path) -> Row:
+    """Measure in a fresh process, on a large file of holes of which the first part is processed.
 
-
-@contextmanager
-def _sparse_file(folder: Path) -> Iterator[Prepared]:
+    Parameters
+    ----------
+    case : MemoryCase
+        What.
+    folder : Path
+        Where to put the file, which takes no room on the disk and is deleted again.
+    """
+    limit = FIXED_LIMIT + LIMIT_PER_WORKER * available_cores()
+    row = Row(case.name, unit="", checks=(at_most_anon(limit),))
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as home:
-        yield prepare_sparse(FILE_BYTES, USED_BYTES, Path(home))
-
-
-def _measure_one(row: Row, workload: str, reading: str, prepared: Prepared) -> Row:
-    row.checks = (at_most_anon(FIXED_LIMIT + LIMIT_PER_WORKER * available_cores()),)
-    worker = Worker(sys.executable)
-    try:
-        worker.open("default", prepared.source.filetype, reading, prepared.arguments)
-        with PeakAnon(worker.pid) as peak:
-            worker.run("default", workload)
-        row.anon_bytes[ALL_CORES] = peak.nbytes
-    except WorkerError as err:
-        row.failure = str(err)
-    finally:
-        worker.close()
+    with tempfile.TemporaryDirectory(dir=folder) as home, closing(Worker(sys.executable)) as worker:
+        try:
+            prepared = prepare_sparse(case.source, FILE_BYTES, USED_BYTES, Path(home))
+            worker.open("default", prepared.source.filetype, case.reading, prepared.arguments)
+            with PeakAnon(worker.pid) as peak:
+                worker.run("default", case.workload)
+            row.anon_bytes[ALL_CORES] = peak.nbytes
+        except (WorkerError, OSError) as err:
+            row.failure = str(err)
     return row

@@ -91,7 +91,9 @@ def test_positions_that_do_not_exist_are_refused(value: Any) -> None:
 
 
 def test_a_wrong_number_of_elements_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"roi: incompatible shapes: \(2, 2\) \(roi\) vs \(2, 3\) \(dataset\)"):
+    with pytest.raises(
+        ValueError, match=r"roi: incompatible shapes: \(2, 2\) \(roi\) vs \(2, 3\) \(dataset\)"
+    ):
         as_roi(np.ones((2, 2), dtype=bool), SHAPE)
 
 
@@ -114,7 +116,11 @@ def test_later_changes_of_the_mask_have_no_effect_on_a_run(inline: Any, ds: Any)
 
 @pytest.mark.parametrize(
     ("roi", "raw"),
-    [((1, 2), [1400]), ([((0, 0), True), ((1, 2), True)], [120, 1400]), ([((0, 0), False)], [376, 632, 888, 1144, 1400])],
+    [
+        ((1, 2), [1400]),
+        ([((0, 0), True), ((1, 2), True)], [120, 1400]),
+        ([((0, 0), False)], [376, 632, 888, 1144, 1400]),
+    ],
 )
 def test_runs_follow_the_worked_example(ctx: Any, ds: Any, roi: Any, raw: Any) -> None:
     assert ctx.run_udf(dataset=ds, udf=SumSigUDF(), roi=roi)["intensity"].raw_data.tolist() == raw

@@ -641,6 +641,12 @@ class UDF:
                 container._view_tile(start, where.sig, n_frames)
             self._call("process_tile", data)
         else:
+            n_blank = self.meta.partition_shape[0] - n_frames
+            if n_blank:
+                raise UDFException(
+                    f"process_partition needs whole partitions, but {n_blank} scan positions of this one are "
+                    "blank because of the sync_offset (implement process_frame or process_tile instead)"
+                )
             for container in (self.results, self.params):
                 container._view_frames(start, start + n_frames)
             self._call("process_partition", data)

@@ -36,6 +36,3 @@ class NoOpUDF(UDF):
 
     def process_tile(self, tile: Any) -> None:
         """Nothing."""
-
-    def merge(self, dest: Any, src: Any) -> None:
-        """Nothing."""

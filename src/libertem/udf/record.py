@@ -67,6 +67,3 @@ class RecordUDF(UDF):
         """Write a tile."""
         assert self.meta.slice is not None
         self.meta.slice.get(self.task_data.frames)[...] = tile
-
-    def merge(self, dest: Any, src: Any) -> None:
-        """Nothing to merge."""

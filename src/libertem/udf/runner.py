@@ -80,7 +80,6 @@ class UDFRunner:
         self._udfs = list(udfs)
         self._debug = debug
         self._progress_reporter = progress_reporter
-        self._run: _Run | None = None
         self._executor: JobExecutor | None = None
         self._params_handle: Any = None
 
@@ -217,15 +216,19 @@ class UDFRunner:
         corrections: CorrectionSet | None = None,
         backends: Any = None,
         dry: bool = False,
-        iterate: bool = False,
         copy_needed: bool = False,
+        cancel_id: Any = None,
     ) -> Iterator[UDFResults]:
-        """Yield results after each merged partition, at least once."""
+        """Yield results after each merged partition, at least once.
+
+        With a `cancel_id` the run can be given up through `JobExecutor.cancel`.
+        """
         run = self._prepare(dataset, roi, corrections, backends, plan=not dry)
-        self._run, self._executor = run, executor
+        self._executor = executor
+        cancel_id = uuid.uuid4().hex if cancel_id is None else cancel_id
         merged = 0
         try:
-            for _ in self._execute(run, executor, progress):
+            for _ in self._execute(run, executor, progress, cancel_id):
                 merged += 1
                 yield self._results(run, copy_needed=copy_needed)
         except JobCancelledError as err:
@@ -239,7 +242,9 @@ class UDFRunner:
         """Like `run_for_dataset_sync`, stepping in a thread."""
         from libertem.common.async_utils import sync_to_async
 
-        results = self.run_for_dataset_sync(dataset, executor.ensure_sync(), copy_needed=True, **kwargs)
+        results = self.run_for_dataset_sync(
+            dataset, executor.ensure_sync(), copy_needed=True, cancel_id=cancel_id, **kwargs
+        )
         done = object()
         try:
             while (result := await sync_to_async(next, None, results, done)) is not done:
@@ -247,7 +252,9 @@ class UDFRunner:
         finally:
             await sync_to_async(results.close)  # type: ignore[attr-defined]  # it is a generator
 
-    def _execute(self, run: _Run, executor: JobExecutor, progress: bool | ProgressReporter) -> Iterator[None]:
+    def _execute(
+        self, run: _Run, executor: JobExecutor, progress: bool | ProgressReporter, cancel_id: Any
+    ) -> Iterator[None]:
         if not run.tasks:
             return
         handler = run.dataset.get_task_comm_handler()
@@ -267,7 +274,7 @@ class UDFRunner:
                 self._params_handle = handle
                 handler.start()
                 try:
-                    results = executor.run_tasks(run.tasks, handle, uuid.uuid4().hex, handler)
+                    results = executor.run_tasks(run.tasks, handle, cancel_id, handler)
                     try:
                         for result, task in results:
                             self._merge(run, result)

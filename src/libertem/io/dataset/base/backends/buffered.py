@@ -13,9 +13,7 @@ from libertem.common.protocols import CorrectionsProtocol
 from libertem.io.dataset.base.backends.contract import Fetch, IOBackend, IOBackendImpl
 from libertem.io.dataset.base.backends.rawio import DIRECT_ALIGNMENT, RawFile, aligned_buffer
 from libertem.io.dataset.base.backends.readblocks import BufferedBlocks
-from libertem.io.dataset.base.backends.readplan import (
-    MAX_GAP,
-)
+from libertem.io.dataset.base.backends.readplan import is_small_gap
 from libertem.io.dataset.base.blocks import BlockSource
 from libertem.io.dataset.base.decode import Decoder
 from libertem.io.dataset.base.files import File, FileSet
@@ -166,19 +164,23 @@ def _fetchers(
     for start, stop in itertools.pairwise(borders):
         wanted = ranges[start:stop, :, :3]
         if (wanted[..., 2] - wanted[..., 1]).sum() <= max_buffer_size:
-            yield range(start, stop), _read_spans(files, wanted.reshape(-1, 3))
+            yield range(start, stop), _read_spans(files, wanted.reshape(-1, 3), max_buffer_size)
             continue
         for t in range(start, stop):
-            yield range(t, t + 1), _read_spans(files, ranges[t, :, :3])
+            yield range(t, t + 1), _read_spans(files, ranges[t, :, :3], max_buffer_size)
 
 
-def _read_spans(files: list[BufferedFile], wanted: npt.NDArray[np.int64]) -> Fetch:
+def _read_spans(files: list[BufferedFile], wanted: npt.NDArray[np.int64], max_bytes: int) -> Fetch:
     """Read what the ranges cover, with small gaps included, and return a function that finds them."""
     used = wanted[wanted[:, 2] > wanted[:, 1]]
     used = used[np.lexsort((used[:, 1], used[:, 0]))]
     reach = np.maximum.accumulate(used[:, 2] + used[:, 0] * (1 << 52))
     begin = used[:, 1] + used[:, 0] * (1 << 52)
-    heads = np.concatenate([[0], np.flatnonzero(begin[1:] - reach[:-1] > MAX_GAP) + 1])
+    gaps = begin[1:] - reach[:-1]
+    together = is_small_gap(gaps, used[1:, 2] - used[1:, 1])
+    if (used[:, 2] - used[:, 1]).sum() + gaps[together].clip(0).sum() > max_bytes:
+        together = gaps <= 0
+    heads = np.concatenate([[0], np.flatnonzero(~together) + 1])
     spans: dict[int, list[tuple[int, npt.NDArray[np.uint8]]]] = {}
     for head, tail in zip(heads, [*heads[1:].tolist(), used.shape[0]], strict=True):
         idx, first = int(used[head, 0]), int(used[head, 1])

@@ -15,10 +15,16 @@ from libertem.io.dataset.base.blocks import FrameBlock, FrameRun, FrameTable, Re
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["FileCache", "ReadPlan", "ReadPlanner", "Span", "fill", "to_block"]
+__all__ = ["FileCache", "ReadPlan", "ReadPlanner", "Span", "fill", "is_small_gap", "to_block"]
 
 MAX_GAP = 32 << 10
-"""Bytes between frames that are read rather than skipped: a seek costs more."""
+"""Bytes between frames that are read rather than skipped, if there is at least as much to use."""
+
+MIN_GAP = 4096
+"""As many are always read: a page takes less time than another call, and direct I/O reads it anyway."""
+
+MAX_EXCESS = 1.25
+"""Blocks whose buffer exceeds the limit by this factor, because of gaps, are cut into smaller ones."""
 
 CACHE_LINE = 64
 
@@ -52,6 +58,11 @@ class ReadPlan:
         return sum(span.stop - span.start for span in self.spans)
 
 
+def is_small_gap(gaps: npt.NDArray[np.int64], length: npt.NDArray[np.int64] | int) -> npt.NDArray[np.bool_]:
+    """Whether it costs less to read gaps between pieces of some length than to skip them."""
+    return gaps <= np.maximum(MIN_GAP, np.minimum(MAX_GAP, length))
+
+
 class ReadPlanner:
     """Iterates over the blocks of a partition.
 
@@ -70,6 +81,8 @@ class ReadPlanner:
 
     def __init__(self, table: FrameTable, order: ReadOrder, *, limit: int, alignment: int) -> None:
         self._table = table
+        self._depth = order.depth
+        self._limit = limit
         self._alignment = max(alignment, CACHE_LINE)
         self._direct = alignment > 1
         self._step, self._slabs = order.fit(table.sig_px, table.dtype.itemsize, limit)
@@ -77,8 +90,17 @@ class ReadPlanner:
 
     def __iter__(self) -> Iterator[ReadPlan]:
         for start in range(0, len(self._table), self._step):
-            for slab in self._slabs:
-                yield self._plan(start, min(len(self._table), start + self._step), slab)
+            yield from self._portion(start, min(len(self._table), start + self._step))
+
+    def _portion(self, start: int, stop: int) -> Iterator[ReadPlan]:
+        plans = [self._plan(start, stop, slab) for slab in self._slabs]
+        allowed = MAX_EXCESS * self._limit + 4 * self._alignment
+        half = (stop - start) // 2 // self._depth * self._depth
+        if half == 0 or max(plan.buffer_bytes for plan in plans) <= allowed:
+            yield from plans
+        else:
+            yield from self._portion(start, start + half)
+            yield from self._portion(start + half, stop)
 
     def _span_heads(self, length: int) -> npt.NDArray[np.int64]:
         """Frames that cannot be read together with the one before them, if `length` bytes are wanted."""
@@ -87,7 +109,7 @@ class ReadPlanner:
             together = (
                 (np.diff(self._table.files) == 0)
                 & (steps >= length)
-                & (steps - length <= min(MAX_GAP, length))
+                & is_small_gap(steps - length, length)
                 & (steps % self._table.dtype.itemsize == 0)
             )
             self._heads[length] = np.flatnonzero(~together) + 1
