@@ -9,6 +9,5 @@
 | `measure`, `startup`, `memory` | the measurements |
 | `rows`, `table` | figures and verdicts, and showing them |
 
-Only `workloads`, `worker` and `first_result` run in the process of the reference; no other module may be imported
-by them.
+Only `workloads`, `worker` and `first_result` run in processes of the reference; they import no other module.
 """

@@ -148,15 +148,21 @@ class Measurement:
         facts["date"] = f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC"
         return facts
 
+    def _measure(self, case: Case, scratch: Path) -> Row:
+        try:
+            prepared = prepare(case.source, self._nbytes, self._folder)
+        except OSError as err:
+            return Row(case.name, unit=case.unit, checks=case.checks, failure=str(err))
+        ours = self._worker(ALL_CORES)
+        assert ours is not None
+        return measure_case(case, prepared, ours, self._worker(REFERENCE), self._plan, scratch)
+
     def rows(self) -> Iterator[Row]:
         """Measure everything."""
         with tempfile.TemporaryDirectory() as scratch:
             for case in self._selection.runs:
                 _log(case.name)
-                prepared = prepare(case.source, self._nbytes, self._folder)
-                ours = self._worker(ALL_CORES)
-                assert ours is not None
-                yield measure_case(case, prepared, ours, self._worker(REFERENCE), self._plan, Path(scratch))
+                yield self._measure(case, Path(scratch))
         for worker in self._workers.values():
             worker.close()
         self._workers.clear()
@@ -220,6 +226,9 @@ def main(argv: list[str] | None = None) -> int:
             environment = measurement.describe()
             for row in measurement.rows():
                 rows.append(_without_paths(row, arguments.data_dir))
+    except WorkerError as err:
+        _log(str(err))
+        return 1
     finally:
         if arguments.clean:
             remove_inputs(arguments.data_dir)

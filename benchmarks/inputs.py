@@ -106,7 +106,7 @@ def prepare(source: Input, nbytes: int, folder: Path) -> Prepared:
     nbytes : int
         How many bytes of pixels at least.
     folder : Path
-        Is made if it does not exist.
+        Made if it does not exist.
 
     Raises
     ------

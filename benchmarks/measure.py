@@ -63,11 +63,9 @@ def measure_case(
 
     Parameters
     ----------
-    case : Case
-        What.
-    prepared : Prepared
-        Its file.
-    ours, reference : Measured
+    case, prepared
+        What, and its file.
+    ours, reference
         The processes of both libraries.
     plan : Plan
         How often.

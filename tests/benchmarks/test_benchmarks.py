@@ -74,6 +74,18 @@ def test_the_command_prints_one_table_and_writes_all_samples(tmp_path: Path) -> 
     assert list((tmp_path / "data").iterdir()) == []
 
 
+def test_the_library_is_not_measured_against_itself() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "--cases", "sum/u16-64/mmap"],
+        cwd=ROOT,
+        env={**os.environ, "REFERENCE_PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "not with the reference" in done.stderr
+
+
 def measure_with_fakes(tmp_path: Path, ours: float, theirs: float) -> Row:
     prepared = prepare(INPUTS["u16-64"], TINY, tmp_path)
     case = case_named("sum/u16-64/mmap")

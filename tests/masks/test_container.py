@@ -233,7 +233,11 @@ class TestFactories:
         with pytest.raises(ValueError, match=r"share one shape, found .*\(3, 3\), \(4, 4\)"):
             _ = MaskContainer([ones, lambda: np.ones((3, 3))]).computed_masks
 
-    @pytest.mark.parametrize("factories", [5, [5], [ones, RAMP], np.ones((2, 4, 4))], ids=repr)
+    @pytest.mark.parametrize(
+        "factories",
+        [5, [5], [ones, RAMP], np.ones((2, 4, 4))],
+        ids=["number", "list of a number", "array among functions", "array"],
+    )
     def test_what_cannot_be_called_is_refused(self, factories: Any) -> None:
         with pytest.raises(TypeError, match="callable"):
             MaskContainer(factories)

@@ -26,9 +26,7 @@ def test_picking_one_frame_follows_the_worked_example(ctx: Any, ds: Any) -> None
 
 
 @pytest.mark.parametrize("stored", ["u2", ">u2", "bool", "f4", "c16"])
-def test_picked_frames_come_in_the_order_of_the_roi(
-    ctx: Any, make_ds: Any, data: Any, stored: str
-) -> None:
+def test_picked_frames_come_in_the_order_of_the_roi(ctx: Any, make_ds: Any, data: Any, stored: str) -> None:
     values = data.astype(stored)
     roi = np.array([[0, 1, 0], [1, 0, 1]], dtype=bool)
     result = ctx.run_udf(dataset=make_ds(values), udf=PickUDF(), roi=roi)["intensity"]
@@ -87,9 +85,7 @@ def test_blank_positions_are_recorded_as_zero(ctx: Any, make_ds: Any, data: Any,
     np.testing.assert_array_equal(recorded[2:], data.reshape((6, 4, 4))[:4] + 1)
 
 
-def test_recording_with_a_roi_is_refused_before_the_file_is_touched(
-    ctx: Any, ds: Any, tmp_path: Any
-) -> None:
+def test_recording_with_a_roi_is_refused_before_the_file_is_touched(ctx: Any, ds: Any, tmp_path: Any) -> None:
     path = tmp_path / "recorded.npy"
     with pytest.raises(RuntimeError, match=r"^Recording with ROI is not supported\.$"):
         ctx.run_udf(dataset=ds, udf=RecordUDF(path), roi=ds.roi[0])

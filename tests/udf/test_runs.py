@@ -341,7 +341,7 @@ def test_a_run_can_be_cancelled_by_its_id(contexts: Any, ds: Any) -> None:
         async for _ in steps:
             executor.cancel("my id")
 
-    with pytest.raises(UDFRunCancelled, match="UDF run cancelled after [12] partitions"):
+    with pytest.raises(UDFRunCancelled, match=r"UDF run cancelled after [12] partitions"):
         run_async(main)
 
 

@@ -86,9 +86,7 @@ def test_variances_of_complex_data_are_real(ctx: Any, make_ds: Any) -> None:
 
 
 def test_an_empty_roi_gives_zeros_and_nan(ctx: Any, ds: Any) -> None:
-    result = consolidate_result(
-        ctx.run_udf(dataset=ds, udf=StdDevUDF(), roi=np.zeros((2, 3), dtype=bool))
-    )
+    result = consolidate_result(ctx.run_udf(dataset=ds, udf=StdDevUDF(), roi=np.zeros((2, 3), dtype=bool)))
     assert result["num_frames"] == 0
     assert (result["varsum"] == 0).all()
     assert (result["sum"] == 0).all()

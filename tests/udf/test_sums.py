@@ -94,7 +94,7 @@ def test_logsum_can_be_run_with_a_roi(ctx: Any, ds: Any, data: Any) -> None:
 
 
 def test_logsum_refuses_complex_data(inline: Any, make_ds: Any, data: Any) -> None:
-    with pytest.raises(TypeError, match="[Cc]ast"):
+    with pytest.raises(TypeError, match=r"[Cc]ast"):
         inline.run_udf(dataset=make_ds(data.astype("c8")), udf=LogsumUDF())
 
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from libertem.common.arrays import CUPY_BACKENDS, NUMPY
 from libertem.common.buffers import BufferWrapper
-from libertem.common.slice import Slice
 from libertem.masks import circular, ring
 from libertem.masks.container import MaskContainer
 from libertem.udf.accumulate import exact_dtype
@@ -29,7 +28,7 @@ from libertem.udf.com_math import (
     plane,
 )
 from libertem.udf.contract import UDF
-from libertem.udf.masks import add_block_products, add_products
+from libertem.udf.masks import add_block_products, add_products, whole_mask_groups
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -106,6 +105,7 @@ class CoMUDF(UDF):
 
     def __init__(self, com_params: CoMParams = CoMParams()) -> None:  # noqa: B008  # immutable
         self._masks: MaskContainer | None = None
+        self._groups: list[npt.NDArray[Any]] | None = None
         super().__init__(com_params=com_params)
 
     @classmethod
@@ -215,10 +215,11 @@ class CoMUDF(UDF):
         return self._result_dtype().kind == "f"
 
     def _process_block(self, block: FrameBlock) -> None:
-        sig = self.meta.dataset_shape.sig
-        whole = Slice.from_shape(sig, sig_dims=sig.dims)
-        masks = self.masks.get_for_sig_slice(whole, transpose=False)
-        add_block_products(self, block, masks, self.results.raw_mask_result)
+        if self._groups is None:
+            self._groups = whole_mask_groups(self, self.masks, self.masks.dtype)
+            # They are large for large frames, and only the groups are used from here on.
+            self._masks = None
+        add_block_products(self, block, self._groups, self.results.raw_mask_result)
 
     # --- on the main process ---
 

@@ -83,6 +83,7 @@ class ApplyMasksUDF(UDF):
         **kwargs: Any,
     ) -> None:
         self._mask_container: MaskContainer | None = None
+        self._groups: list[npt.NDArray[Any]] | None = None
         if shifts is not None and isinstance(use_sparse, str) and use_sparse.startswith("scipy.sparse"):
             raise ValueError(
                 "Sparse backend scipy.sparse not supported for shifts, use sparse.pydata instead."
@@ -182,16 +183,9 @@ class ApplyMasksUDF(UDF):
         )
 
     def _process_block(self, block: FrameBlock) -> None:
-        add_block_products(self, block, self._flat_masks(), self.results.total)
-
-    def _flat_masks(self) -> npt.NDArray[Any]:
-        """``(masks, pixels)`` in the precision of the result."""
-        sig = self.meta.dataset_shape.sig
-        whole = Slice.from_shape(sig, sig_dims=sig.dims)
-        flat: npt.NDArray[Any] = self.masks.get_for_sig_slice(
-            whole, dtype=self._result_dtype(), transpose=False
-        )
-        return flat
+        if self._groups is None:
+            self._groups = whole_mask_groups(self, self.masks, self._result_dtype())
+        add_block_products(self, block, self._groups, self.results.total)
 
     def get_results(self) -> Mapping[str, Any]:
         """The sums in the documented dtype."""
@@ -210,15 +204,27 @@ def add_products(udf: UDF, tile: Any, masks: Any, total: Any) -> None:
         total += flat[:, start:stop] @ masks[start:stop]
 
 
-def add_block_products(udf: UDF, block: FrameBlock, masks: npt.NDArray[Any], total: Any) -> None:
-    """Add the products of a block and masks ``(masks, pixels of whole frames)`` to `total`."""
+def whole_mask_groups(udf: UDF, masks: MaskContainer, dtype: npt.DTypeLike) -> list[npt.NDArray[Any]]:
+    """Masks of whole frames as kernels take them. To be kept: making them takes longer than many blocks."""
+    from libertem.udf.kernels.dots import group_masks
+
+    sig = udf.meta.dataset_shape.sig
+    whole = Slice.from_shape(sig, sig_dims=sig.dims)
+    return group_masks(masks.get_for_sig_slice(whole, dtype=dtype, transpose=False))
+
+
+def add_block_products(
+    udf: UDF, block: FrameBlock, groups: list[npt.NDArray[Any]], total: npt.NDArray[np.float64]
+) -> None:
+    """Add the products of a block and groups of masks to `total`, ``(frames of the partition, masks)``."""
     from libertem.udf.kernels.dots import dot_masks
 
-    part = masks[:, block.px_start : block.px_stop]
     row = first_row(udf, block)
     for run in block.runs:
         n = run.starts.shape[0]
-        dot_masks(as_numbers(run.buffer), run.starts, block.n_px, block.swapped, part, total[row : row + n])
+        out = total[row : row + n]
+        pixels = as_numbers(run.buffer)
+        dot_masks(pixels, run.starts, block.n_px, block.swapped, groups, block.px_start, out)
         row += n
 
 

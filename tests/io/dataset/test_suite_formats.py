@@ -9,8 +9,14 @@ import struct
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import numpy.typing as npt
 
+from libertem.common.math import prod
+from libertem.exceptions import DataSetException
+from libertem.io.dataset.base.decode import Decode, Decoder, check_conversion, default_decode
+from libertem.io.dataset.base.files import File, FileSet
+from libertem.io.dataset.base.framefile import FrameFacts, FrameFileDataSet, file_size
 from libertem.testing import DataSetTests, FilelessDataSetTests
 from libertem.testing.writers.empad import write_empad
 
@@ -104,6 +110,87 @@ class TestMRCWithOddHeader(TestMRC):
 
     dtypes = ("<u2", ">f4")
     extended_header = b"\x2a" * 77
+
+
+class PiecesDataSet(FrameFileDataSet):
+    """Frames in several files, with bytes at the start of each file and around each frame."""
+
+    FILE_HEADER, FRAME_HEADER, FRAME_FOOTER = 10, 6, 4
+    SIG_SHAPE = (6, 10)
+    DTYPE = np.dtype(">u2")
+
+    def _pieces(self) -> list[tuple[str, int]]:
+        """Path and number of frames of each file."""
+        stride = self.FRAME_HEADER + 2 * prod(self.SIG_SHAPE) + self.FRAME_FOOTER
+        paths = sorted(Path(self._path).parent.glob("*.piece")) or [Path(self._path)]
+        sizes = [file_size(str(path)) - self.FILE_HEADER for path in paths]
+        if min(sizes) < 0:
+            raise DataSetException("a file ends inside its header", path=self._path)
+        return [(str(path), size // stride) for path, size in zip(paths, sizes, strict=True)]
+
+    def _inspect(self) -> FrameFacts:
+        file_size(self._path)
+        n = sum(count for _, count in self._pieces())
+        return FrameFacts(dtype=self.DTYPE, image_count=n, nav_shape=(n,), sig_shape=self.SIG_SHAPE)
+
+    def _get_fileset(self) -> FileSet:
+        files = []
+        start = 0
+        for path, count in self._pieces():
+            if count:
+                sizes = (self.FRAME_FOOTER, self.FRAME_HEADER, self.FILE_HEADER)
+                files.append(File(path, start, start + count, self.DTYPE, self.shape.sig, *sizes))
+            start += count
+        return FileSet(files, frame_header_bytes=self.FRAME_HEADER, frame_footer_bytes=self.FRAME_FOOTER)
+
+
+class TestFramesInSeveralFiles(DataSetTests):
+    """No format of ours, but what many of them have in common: tiles that cross the borders of files."""
+
+    filetype: ClassVar[type[PiecesDataSet]] = PiecesDataSet
+    dtypes = (">u2",)
+    # Enough frames per file that memory maps are used, and files of one frame and two.
+    nav_shape = (4, 6)
+    detectable = False
+    max_pickle_bytes = 4096
+
+    def write(self, folder: Path, frames: npt.NDArray[Any]) -> dict[str, Any]:
+        for number, piece in enumerate(np.split(frames, (1, 6, 8))):
+            around = [b"head: " + self.encode(frame.tobytes()) + b"foot" for frame in piece]
+            (folder / f"{number}.piece").write_bytes(b"file head:" + b"".join(around))
+        return {"path": str(folder / "0.piece")}
+
+    def encode(self, pixels: bytes) -> bytes:
+        return pixels
+
+    def main_file(self, kwargs: dict[str, Any]) -> Path:
+        return max(Path(kwargs["path"]).parent.glob("*.piece"))
+
+
+def decode_inverted(inp: npt.NDArray[np.uint8], *rest: Any) -> None:
+    default_decode(~inp, *rest)
+
+
+class InvertingDecoder(Decoder):
+    """All bits are stored the other way round."""
+
+    def get_decode(self, native_dtype: npt.DTypeLike, read_dtype: npt.DTypeLike) -> Decode:
+        check_conversion(native_dtype, read_dtype)
+        return decode_inverted
+
+
+class InvertedPiecesDataSet(PiecesDataSet):
+    def get_decoder(self) -> Decoder:
+        return InvertingDecoder()
+
+
+class TestDecodedFrames(TestFramesInSeveralFiles):
+    """A decoder keeps data sets on the documented way of read ranges."""
+
+    filetype = InvertedPiecesDataSet
+
+    def encode(self, pixels: bytes) -> bytes:
+        return bytes(255 - byte for byte in pixels)
 
 
 class TestMemory(FilelessDataSetTests):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from libertem.udf.accumulate import exact_dtype, lanes_for
-from libertem.udf.kernels.dots import dot_masks
+from libertem.udf.kernels.dots import dot_masks, group_masks
 from libertem.udf.kernels.moments import EXACT_FRAMES, moments, power_sums
 from libertem.udf.kernels.sums import sum_frames, sum_pixels
 
@@ -87,12 +87,22 @@ def test_dot_masks_equals_the_matrix_product(dtype: str, n_masks: int, mask_dtyp
     memory = random_memory(dtype, 20000, seed=1)
     masks = np.random.default_rng(2).random((n_masks, n_px)).astype(mask_dtype)
     out = np.ones((starts.shape[0], n_masks))
-    dot_masks(memory, starts, n_px, False, masks, out)
+    dot_masks(memory, starts, n_px, False, group_masks(masks), 0, out)
     frames = frames_at(memory, starts, n_px).astype("f8")
     # Relative to the size of the terms: sums of signed values may cancel.
     scale = np.abs(frames) @ np.abs(masks.T.astype("f8"))
     error = np.abs(out - 1 - frames @ masks.T.astype("f8")) / scale
     assert error.max() < (4e-7 if mask_dtype == "f4" else 1e-14)
+
+
+def test_parts_of_frames_meet_their_part_of_the_masks() -> None:
+    frames = random_memory("u2", 5 * 100, seed=7).reshape(5, 100)
+    masks = np.random.default_rng(8).random((6, 100))
+    out = np.zeros((5, 6))
+    for first, n_px in ((0, 37), (37, 63)):
+        starts = np.arange(5) * 100 + first
+        dot_masks(frames.reshape(-1), starts, n_px, False, group_masks(masks), first, out)
+    np.testing.assert_allclose(out, frames.astype("f8") @ masks.T, rtol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [">u2", ">i2", ">u4", ">i4"])
@@ -101,7 +111,7 @@ def test_dot_masks_reads_big_endian_integers(dtype: str) -> None:
     masks = np.random.default_rng(4).random((3, 40))
     out = np.zeros((6, 3))
     stored = frames.astype(dtype).reshape(-1).view(np.dtype(dtype).newbyteorder("="))
-    dot_masks(stored, np.arange(6) * 40, 40, True, masks, out)
+    dot_masks(stored, np.arange(6) * 40, 40, True, group_masks(masks), 0, out)
     np.testing.assert_allclose(out, frames.astype("f8") @ masks.T, rtol=1e-12, atol=1e-6)
 
 

@@ -11,6 +11,8 @@ import pytest
 from libertem.api import Context
 from libertem.exceptions import DataSetException
 from libertem.io.corrections.corrset import CorrectionSet
+from libertem.io.dataset.base.backends.buffered import BufferedBackend
+from libertem.io.dataset.base.backends.direct import DirectBackend
 from libertem.testing.suite.reading import (
     assert_delivered,
     assert_same_pixels,
@@ -95,6 +97,20 @@ class ContentTests(SuiteSetup):
                     what = f"{ds!r} in {num_partitions} partitions and tiles {tile_shape}"
                     assert_delivered(delivered, frames.astype(dest), None, what)
 
+    def test_content_does_not_depend_on_the_size_of_buffers(self, tmp_path: Path, ctx: Context) -> None:
+        """Which may be smaller than a frame."""
+        frames = self.make_frames(self.n_frames)
+        kwargs = self.write_frames(tmp_path, frames)
+        for name in {"buffered", "direct"} & set(self.io_backends):
+            self.load(ctx, kwargs, io_backend=name)  # skips the test if there is no direct I/O
+            for size in (1, frames[0].nbytes // 2, 3 * frames[0].nbytes):
+                backend = (BufferedBackend if name == "buffered" else DirectBackend)(max_buffer_size=size)
+                ds = self.load(ctx, {**kwargs, "io_backend": backend})
+                for tile_shape in tile_shapes(ds)[2:5]:
+                    delivered = read(ds, dest_dtype="float64", tile_shape=tile_shape)
+                    what = f"{ds!r} with {name} reads of {size} bytes and tiles {tile_shape}"
+                    assert_delivered(delivered, frames.astype("float64"), None, what)
+
     def test_io_backends_are_those_declared(self, tmp_path: Path, ctx: Context) -> None:
         """And others are refused, both with an error of the library and with `ValueError`."""
         supported = self.dataset_class().get_supported_io_backends()
@@ -128,11 +144,13 @@ class ContentTests(SuiteSetup):
         frames = self.make_frames(self.n_frames)
         kwargs = self.write_frames(tmp_path, frames)
         roi = np.arange(self.n_frames).reshape(self.nav_shape) % 3 == 1
-        for offset, selection in ((0, None), (2, None), (-2, None), (0, roi), (-2, roi)):
+        # With the last offset, the first two partitions have no frames at all.
+        for offset in (0, 2, -2, -(3 * self.n_frames) // 4):
             ds = self.load(ctx, kwargs, io_backend=io_backend, num_partitions=3, sync_offset=offset)
             shown, present = on_scan(frames, self.n_frames, offset)
             for partition in ds.get_partitions():
-                self._check_macrotile(partition, shown.astype(np.float64), present, selection)
+                for selection in (None, roi):
+                    self._check_macrotile(partition, shown.astype("float64"), present, selection)
 
     def _check_macrotile(
         self,
@@ -148,10 +166,10 @@ class ContentTests(SuiteSetup):
         tile = partition.get_macrotile(dest_dtype="float64", roi=roi)
         what = f"macrotile of {partition!r} with sync_offset {partition.meta.sync_offset}, ROI {roi}"
         assert_same_pixels(np.asarray(tile.data), expected, what)
-        if expected.size:
-            first = int(np.flatnonzero(selected & inside & present)[0])
-            origin = int(np.count_nonzero(selected[:first]))
-            assert tile.tile_slice.origin[0] == origin, f"{what}: starts at {tile.tile_slice}, not {origin}"
+        # Of a partition without frames: where it would start.
+        first = int(np.flatnonzero(selected & inside & present if expected.size else inside)[0])
+        origin = int(np.count_nonzero(selected[:first]))
+        assert tile.tile_slice.origin[0] == origin, f"{what}: starts at {tile.tile_slice}, not {origin}"
         assert partition.get_frame_count(roi) == np.count_nonzero(selected & inside), (
             f"{partition!r} counts {partition.get_frame_count(roi)} frames"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from libertem.io.kernels.values import stored
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["MASKS_PER_GROUP", "dot_masks"]
+__all__ = ["MASKS_PER_GROUP", "dot_masks", "group_masks"]
 
 PX_PER_FLUSH = 2048
 """Products are added up in the precision of the masks for so many pixels, then in float64."""
@@ -27,18 +28,20 @@ def _dot_one(
     starts: npt.NDArray[np.int64],
     n_px: int,
     swapped: bool,
-    mask: npt.NDArray[Any],
+    masks: npt.NDArray[Any],
+    first_px: int,
     out: npt.NDArray[np.float64],
+    column: int,
 ) -> None:
-    """Add the products of frames and one mask to `out`, one element per frame."""
-    real = mask.dtype.type
+    """Add the products of frames and one mask, ``(1, pixels)``, to a column of `out`."""
+    real = masks.dtype.type
     n = starts.shape[0]
     for f in range(0, n, 4):
         # At the end the last frame stands in for those that are missing.
         f1, f2, f3 = min(f + 1, n - 1), min(f + 2, n - 1), min(f + 3, n - 1)
         for p in range(0, n_px, PX_PER_FLUSH):
             m = min(PX_PER_FLUSH, n_px - p)
-            w = mask[p : p + m]
+            w = masks[0, first_px + p : first_px + p + m]
             a = pixels[starts[f] + p : starts[f] + p + m]
             b = pixels[starts[f1] + p : starts[f1] + p + m]
             c = pixels[starts[f2] + p : starts[f2] + p + m]
@@ -49,13 +52,13 @@ def _dot_one(
                 sb += real(stored(b[i], swapped)) * w[i]
                 sc += real(stored(c[i], swapped)) * w[i]
                 sd += real(stored(d[i], swapped)) * w[i]
-            out[f] += sa
+            out[f, column] += sa
             if f + 1 < n:
-                out[f + 1] += sb
+                out[f + 1, column] += sb
             if f + 2 < n:
-                out[f + 2] += sc
+                out[f + 2, column] += sc
             if f + 3 < n:
-                out[f + 3] += sd
+                out[f + 3, column] += sd
 
 
 @jit
@@ -65,17 +68,19 @@ def _dot_four(
     n_px: int,
     swapped: bool,
     masks: npt.NDArray[Any],
+    first_px: int,
     out: npt.NDArray[np.float64],
+    column: int,
 ) -> None:
-    """Add the products of frames and four masks to `out`, ``(frames, 4)``."""
+    """Add the products of frames and four masks to columns of `out`, as many as there are."""
     real = masks.dtype.type
     n = starts.shape[0]
     for p in range(0, n_px, PX_PER_FLUSH):
         m = min(PX_PER_FLUSH, n_px - p)
-        w0 = masks[0, p : p + m]
-        w1 = masks[1, p : p + m]
-        w2 = masks[2, p : p + m]
-        w3 = masks[3, p : p + m]
+        w0 = masks[0, first_px + p : first_px + p + m]
+        w1 = masks[1, first_px + p : first_px + p + m]
+        w2 = masks[2, first_px + p : first_px + p + m]
+        w3 = masks[3, first_px + p : first_px + p + m]
         for f in range(0, n, 4):
             f1, f2, f3 = min(f + 1, n - 1), min(f + 2, n - 1), min(f + 3, n - 1)
             a = pixels[starts[f] + p : starts[f] + p + m]
@@ -107,19 +112,40 @@ def _dot_four(
                 d1 += x * w1[i]
                 d2 += x * w2[i]
                 d3 += x * w3[i]
-            _add_row(out, f, n, a0, a1, a2, a3)
-            _add_row(out, f + 1, n, b0, b1, b2, b3)
-            _add_row(out, f + 2, n, c0, c1, c2, c3)
-            _add_row(out, f + 3, n, d0, d1, d2, d3)
+            _add_row(out, f, column, a0, a1, a2, a3)
+            _add_row(out, f + 1, column, b0, b1, b2, b3)
+            _add_row(out, f + 2, column, c0, c1, c2, c3)
+            _add_row(out, f + 3, column, d0, d1, d2, d3)
 
 
 @jit
-def _add_row(out: npt.NDArray[np.float64], f: int, n: int, x0: Any, x1: Any, x2: Any, x3: Any) -> None:
-    if f < n:
-        out[f, 0] += x0
-        out[f, 1] += x1
-        out[f, 2] += x2
-        out[f, 3] += x3
+def _add_row(out: npt.NDArray[np.float64], f: int, column: int, x0: Any, x1: Any, x2: Any, x3: Any) -> None:
+    if f >= out.shape[0]:
+        return
+    n = out.shape[1] - column
+    out[f, column] += x0
+    if n > 1:
+        out[f, column + 1] += x1
+    if n > 2:
+        out[f, column + 2] += x2
+    if n > 3:
+        out[f, column + 3] += x3
+
+
+def group_masks(masks: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+    """Cut masks ``(masks, pixels)`` into the groups that kernels take: fours, and a single one at the end.
+
+    A rest of two or three is filled up with zeros: a mask more costs less than another pass over the frames.
+    """
+    groups = []
+    for first in range(0, masks.shape[0], MASKS_PER_GROUP):
+        group = masks[first : first + MASKS_PER_GROUP]
+        if 1 < group.shape[0] < MASKS_PER_GROUP:
+            full = np.zeros((MASKS_PER_GROUP, masks.shape[1]), dtype=masks.dtype)
+            full[: group.shape[0]] = group
+            group = full
+        groups.append(np.ascontiguousarray(group))
+    return groups
 
 
 def dot_masks(
@@ -127,27 +153,16 @@ def dot_masks(
     starts: npt.NDArray[np.int64],
     n_px: int,
     swapped: bool,
-    masks: npt.NDArray[Any],
+    groups: Sequence[npt.NDArray[Any]],
+    first_px: int,
     out: npt.NDArray[np.float64],
 ) -> None:
     """Add the products of frames and masks to `out`, ``(frames, masks)``.
 
-    `masks` is ``(masks, pixels)``, float32 or float64: products are formed and, for `PX_PER_FLUSH` pixels,
-    added up in that precision. Groups of four masks are taken together; a rest of two or three is filled
-    up with zeros, because a mask more costs less than another pass over the frames.
+    `groups` are masks as from `group_masks`, float32 or float64: products are formed and, for
+    `PX_PER_FLUSH` pixels, added up in that precision. `first_px` is the pixel of the masks that the first
+    pixel of the (parts of) frames belongs to.
     """
-    n_masks = masks.shape[0]
-    for first in range(0, n_masks, MASKS_PER_GROUP):
-        group = masks[first : first + MASKS_PER_GROUP]
-        n = group.shape[0]
-        if n == 1:
-            column = np.zeros(starts.shape[0])
-            _dot_one(pixels, starts, n_px, swapped, group[0], column)
-            out[:, first] += column
-            continue
-        if n < MASKS_PER_GROUP:
-            zeros = np.zeros((MASKS_PER_GROUP - n, masks.shape[1]), dtype=masks.dtype)
-            group = np.concatenate([group, zeros])
-        rows = np.zeros((starts.shape[0], MASKS_PER_GROUP))
-        _dot_four(pixels, starts, n_px, swapped, np.ascontiguousarray(group), rows)
-        out[:, first : first + n] += rows[:, :n]
+    for i, group in enumerate(groups):
+        kernel = _dot_one if group.shape[0] == 1 else _dot_four
+        kernel(pixels, starts, n_px, swapped, group, first_px, out, i * MASKS_PER_GROUP)

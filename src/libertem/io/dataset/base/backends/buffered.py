@@ -11,6 +11,7 @@ import numpy as np
 
 from libertem.common.protocols import CorrectionsProtocol
 from libertem.io.dataset.base.backends.contract import Fetch, IOBackend, IOBackendImpl
+from libertem.io.dataset.base.backends.openfiles import RecentFiles
 from libertem.io.dataset.base.backends.rawio import DIRECT_ALIGNMENT, RawFile, aligned_buffer
 from libertem.io.dataset.base.backends.readblocks import BufferedBlocks
 from libertem.io.dataset.base.backends.readplan import is_small_gap
@@ -61,7 +62,7 @@ class BufferedFile:
 
     def read(self, start: int, stop: int) -> npt.NDArray[np.uint8]:
         """Bytes ``[start, stop)`` of the file."""
-        buffer = aligned_buffer(stop - start)[: stop - start]
+        buffer = np.empty(stop - start, dtype=np.uint8)
         self._file.read_into(buffer, start)
         return buffer
 
@@ -140,7 +141,7 @@ class BufferedBackendImpl(IOBackendImpl):
         array_backend: str | None,
     ) -> Iterator[DataTile]:
         """Decoded copies; the tiles of a block of frames share their reads."""
-        with self.open_files(fileset) as files:
+        with RecentFiles(self.file_class, fileset) as files:
             yield from self._decode_tiles(
                 _fetchers(files, read_ranges, self._max_buffer_size),
                 tiling_scheme,
@@ -154,7 +155,7 @@ class BufferedBackendImpl(IOBackendImpl):
 
 
 def _fetchers(
-    files: list[BufferedFile], read_ranges: ReadRanges, max_buffer_size: int
+    files: RecentFiles[BufferedFile], read_ranges: ReadRanges, max_buffer_size: int
 ) -> Iterator[tuple[range, Fetch]]:
     """Read for all signal slices of a block of frames at once where the buffer allows it."""
     tile_slices, ranges, _ = read_ranges
@@ -170,7 +171,7 @@ def _fetchers(
             yield range(t, t + 1), _read_spans(files, ranges[t, :, :3], max_buffer_size)
 
 
-def _read_spans(files: list[BufferedFile], wanted: npt.NDArray[np.int64], max_bytes: int) -> Fetch:
+def _read_spans(files: RecentFiles[BufferedFile], wanted: npt.NDArray[np.int64], max_bytes: int) -> Fetch:
     """Read what the ranges cover, with small gaps included, and return a function that finds them."""
     used = wanted[wanted[:, 2] > wanted[:, 1]]
     used = used[np.lexsort((used[:, 1], used[:, 0]))]

@@ -12,6 +12,7 @@ import numpy as np
 from libertem.common.protocols import CorrectionsProtocol
 from libertem.exceptions import DataSetException
 from libertem.io.dataset.base.backends.contract import IOBackend, IOBackendImpl, make_tile_slice
+from libertem.io.dataset.base.backends.openfiles import MAX_OPEN, RecentFiles
 from libertem.io.dataset.base.backends.rawio import RawFile
 from libertem.io.dataset.base.backends.readblocks import BufferedBlocks
 from libertem.io.dataset.base.blocks import BlockSource, FrameBlock, FrameRun, FrameTable, ReadOrder
@@ -155,7 +156,7 @@ class MMapBackendImpl(IOBackendImpl):
         array_backend: str | None,
     ) -> Iterator[DataTile]:
         """Views of the map where that is possible, else decoded copies."""
-        with self.open_files(fileset) as files:
+        with RecentFiles(self._open, fileset) as files:
             copy = (
                 self.need_copy(
                     decoder, roi, native_dtype, read_dtype, tiling_scheme, fileset, sync_offset, corrections
@@ -192,7 +193,7 @@ def _tiles_cross_files(fileset: FileSet, tile_slices: npt.NDArray[np.int64], syn
 
 
 def _straight_tiles(
-    files: list[MMapFileBase], fileset: FileSet, read_ranges: ReadRanges, sync_offset: int
+    files: RecentFiles[MMapFileBase], fileset: FileSet, read_ranges: ReadRanges, sync_offset: int
 ) -> Iterator[DataTile]:
     tile_slices, ranges, scheme_indices = read_ranges
     for t in range(tile_slices.shape[0]):
@@ -213,18 +214,16 @@ class _MappedBlocks:
 
     def read_blocks(self, table: FrameTable, order: ReadOrder) -> Iterator[FrameBlock]:
         """Whole frames, about `BLOCK_BYTES` at a time."""
-        n_files_used = 1 + int(np.count_nonzero(np.diff(table.files)))
         item = table.dtype.itemsize
-        scattered = n_files_used > 1 and len(table) < MIN_RUN_FRAMES * n_files_used
-        if scattered or np.any(table.offsets % item):
-            # Mapping a file costs more than reading a few frames of it, and kernels need aligned pixels.
-            yield from BufferedBlocks(READ_BYTES).read_blocks(table, order)
-            return
         native = table.dtype.newbyteorder("=")
         (slab,) = order.whole_frames().slabs
         # Kernels want many frames at a time, however large these are: nothing is copied.
         unit = order.depth if order.for_tiles else MIN_KERNEL_FRAMES
         step = max(1, BLOCK_BYTES // (unit * table.frame_bytes)) * unit
+        if _is_scattered(table, step) or np.any(table.offsets % item):
+            # Kernels need aligned pixels.
+            yield from BufferedBlocks(READ_BYTES).read_blocks(table, order)
+            return
         maps = _Maps(table.fileset, self._hints_enabled)
         for start in range(0, len(table), step):
             files, offsets = table.files[start : start + step], table.offsets[start : start + step]
@@ -242,6 +241,14 @@ class _MappedBlocks:
                 swapped=not table.dtype.isnative,
                 slab=slab,
             )
+
+
+def _is_scattered(table: FrameTable, step: int) -> bool:
+    """Whether the frames lie in so many files that mapping these costs more than reading."""
+    n_files = 1 + int(np.count_nonzero(np.diff(table.files)))
+    n_blocks = -(-len(table) // step)
+    # The maps of a block are open at the same time.
+    return n_files > 1 and (len(table) < MIN_RUN_FRAMES * n_files or n_files > MAX_OPEN * n_blocks)
 
 
 class _Maps:

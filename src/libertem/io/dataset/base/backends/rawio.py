@@ -103,10 +103,10 @@ def as_dataset_error(path: str) -> Iterator[None]:
 
 
 def aligned_buffer(size: int) -> npt.NDArray[np.uint8]:
-    """Page-aligned memory of at least `size` bytes, for direct reads into any part of it."""
-    size = max(size, 1)
-    # Anonymous maps start on a page, and go back to the system as soon as nobody uses them.
-    return np.frombuffer(mmap.mmap(-1, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE), dtype=np.uint8)
+    """Page-aligned memory of `size` bytes, for direct reads into any part of it."""
+    memory = np.empty(size + DIRECT_ALIGNMENT, dtype=np.uint8)
+    skip = -memory.ctypes.data % DIRECT_ALIGNMENT
+    return memory[skip : skip + size]
 
 
 class RawFile:
