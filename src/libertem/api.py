@@ -193,7 +193,7 @@ class Context:
             )
         executor: JobExecutor
         if spec == "threads":
-            n = cpus if cpus is None or isinstance(cpus, int) else len(list(cpus))
+            n = len(list(cpus)) if isinstance(cpus, Iterable) else cpus
             executor = ConcurrentJobExecutor.make_local(n_threads=n, main_process_gpu=main_process_gpu)
         else:
             if cpus is not None:

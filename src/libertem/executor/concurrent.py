@@ -11,7 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExec
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from libertem.exceptions import JobCancelledError
-from libertem.executor.base import Environment, JobExecutor
+from libertem.executor.base import Environment, JobExecutor, make_canonical
 from libertem.executor.local import LocalWorkerContext, local_worker_set, physical_cores
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class ConcurrentJobExecutor(JobExecutor):
     ) -> None:
         self.client = client
         self.is_local = is_local
-        self._main_process_gpu = main_process_gpu
+        self._main_process_gpu = None if main_process_gpu is None else make_canonical(main_process_gpu)
         self._closed = False
         self._runs: dict[Any, threading.Event] = {}
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from libertem.common.taskcomm import SimpleWorkerQueue
-from libertem.executor.base import Environment, JobExecutor
+from libertem.executor.base import Environment, JobExecutor, make_canonical
 from libertem.executor.local import LocalWorkerContext, local_worker_set, physical_cores
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class InlineJobExecutor(JobExecutor):
     ) -> None:
         self._debug = debug
         self._inline_threads = inline_threads
-        self._main_process_gpu = main_process_gpu
+        self._main_process_gpu = None if main_process_gpu is None else make_canonical(main_process_gpu)
 
     def _checked(self, obj: T) -> T:
         if self._debug:

@@ -101,7 +101,7 @@ class ContentTests(SuiteSetup):
         """Which may be smaller than a frame."""
         frames = self.make_frames(self.n_frames)
         kwargs = self.write_frames(tmp_path, frames)
-        for name in {"buffered", "direct"} & set(self.io_backends):
+        for name in (name for name in ("buffered", "direct") if name in self.io_backends):
             self.load(ctx, kwargs, io_backend=name)  # skips the test if there is no direct I/O
             for size in (1, frames[0].nbytes // 2, 3 * frames[0].nbytes):
                 backend = (BufferedBackend if name == "buffered" else DirectBackend)(max_buffer_size=size)

@@ -108,7 +108,7 @@ class ResourceTests(SuiteSetup):
             message = pickle.dumps(ds)
             assert len(message) < self.max_pickle_bytes, f"{len(message)} bytes {state} loading"
             copy: DataSet = pickle.loads(message)
-            if copy is not None and state == "before":
+            if state == "before":
                 copy = copy.initialize(InlineJobExecutor())
             assert copy.check_valid(), f"a copy made {state} loading is not valid"
             what = f"a copy of {loaded!r} made {state} loading"

@@ -36,7 +36,8 @@ class SuiteSetup:
     """Name in the registry, or the class itself."""
 
     dtypes: ClassVar[tuple[str, ...]] = ("<u2",)
-    """Kinds of pixels that the format stores and `write` accepts. Byte order included."""
+    """Kinds of pixels that the format stores and `write` accepts, byte order included. Most tests use the
+    first one, which must not be complex."""
 
     sig_shape: ClassVar[tuple[int, ...]] = (6, 10)
     """Shape of the frames that `write` receives. Change it if the sensor has a fixed size."""

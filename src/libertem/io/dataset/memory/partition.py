@@ -15,7 +15,7 @@ from libertem.common.math import flat_nonzero, prod
 from libertem.common.shape import Shape
 from libertem.common.slice import Slice
 from libertem.io.dataset.base.backends.contract import IOBackend, IOBackendImpl
-from libertem.io.dataset.base.backends.mmap import BLOCK_BYTES
+from libertem.io.dataset.base.backends.mmap import BLOCK_BYTES, MIN_KERNEL_FRAMES
 from libertem.io.dataset.base.blocks import FrameBlock, FrameRun, FrameTable, ReadOrder
 from libertem.io.dataset.base.decode import check_conversion
 from libertem.io.dataset.base.files import FileSet
@@ -181,7 +181,8 @@ class MemPartition(BasePartition):
         sig_px = prod(self.meta.shape.sig)
         starts = (images - self._images().start_idx) * sig_px
         (slab,) = order.whole_frames().slabs
-        step = max(1, BLOCK_BYTES // (order.depth * sig_px * pixels.itemsize)) * order.depth
+        unit = order.depth if order.for_tiles else MIN_KERNEL_FRAMES
+        step = max(1, BLOCK_BYTES // (unit * sig_px * pixels.itemsize)) * unit
         for row in range(0, starts.shape[0], step):
             yield FrameBlock(
                 first=first + row,

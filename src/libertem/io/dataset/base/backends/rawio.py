@@ -103,7 +103,8 @@ def as_dataset_error(path: str) -> Iterator[None]:
 
 
 def aligned_buffer(size: int) -> npt.NDArray[np.uint8]:
-    """Page-aligned memory of `size` bytes, for direct reads into any part of it."""
+    """Page-aligned memory of `size` bytes (at least one), for direct reads into any part of it."""
+    size = max(size, 1)
     memory = np.empty(size + DIRECT_ALIGNMENT, dtype=np.uint8)
     skip = -memory.ctypes.data % DIRECT_ALIGNMENT
     return memory[skip : skip + size]
