@@ -215,7 +215,9 @@ def test_progress_covers_the_run_once(executor: Any, make_ds: Any) -> None:
     for before, after in zip(reporter.calls, reporter.calls[1:], strict=False):
         assert after[1] >= before[1]
         assert after[3] >= before[3]
-    assert all(0 <= running <= 2 for _, _, _, _, running, _, _ in reporter.calls)
+    for _, _, _, done, running, total, _ in reporter.calls:
+        # What waits to be merged still counts as running.
+        assert 0 <= running <= total - done
 
 
 def test_progress_counts_only_the_roi(executor: Any, make_ds: Any) -> None:

@@ -10,15 +10,14 @@ from libertem.exceptions import UDFRunCancelled
 from libertem.udf.auto import AutoUDF
 from libertem.udf.contract import (
     UDF,
-    UDFData,
     UDFFrameMixin,
-    UDFMeta,
     UDFPartitionMixin,
     UDFPostprocessMixin,
     UDFPreprocessMixin,
     UDFTileMixin,
-    check_cast,
 )
+from libertem.udf.data import UDFData, check_cast
+from libertem.udf.meta import UDFMeta
 
 __all__ = [
     "UDF",

@@ -6,17 +6,15 @@ from libertem.io.dataset.base.tile import DataTile
 from libertem.udf.backends import TileConverter, get_resources_for_backends
 from libertem.udf.contract import (
     UDF,
-    MergeAttrMapping,
-    UDFData,
     UDFFrameMixin,
     UDFMergeAllMixin,
-    UDFMeta,
     UDFPartitionMixin,
     UDFPostprocessMixin,
     UDFPreprocessMixin,
     UDFTileMixin,
-    check_cast,
 )
+from libertem.udf.data import MergeAttrMapping, UDFData, check_cast
+from libertem.udf.meta import UDFMeta
 from libertem.udf.noop import NoOpUDF
 from libertem.udf.results import UDFResultDict, UDFResults
 from libertem.udf.runner import UDFRunner

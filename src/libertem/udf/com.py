@@ -233,6 +233,8 @@ class CoMUDF(UDF):
         # The sums outside of the ROI are NaN.
         valid = self._unfold(self.meta.get_valid_nav_mask(full_nav=False), fill=False)
         field_y, field_x = apply_correction(raw_y, raw_x, params.scan_rotation, params.flip_y)
+        # Detectors deliver frames with NaN; one of them must not spoil the regression of all.
+        valid &= np.isfinite(field_y) & np.isfinite(field_x)
         regression = self._get_regression(field_y, field_x, valid)
         for column, component in enumerate((field_y, field_x)):
             component[valid] -= plane(regression[:, column], component.shape)[valid]

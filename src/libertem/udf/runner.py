@@ -18,7 +18,9 @@ from libertem.exceptions import JobCancelledError, UDFException, UDFRunCancelled
 from libertem.io.corrections.corrset import CorrectionSet
 from libertem.io.dataset.base.dataset import DataSet
 from libertem.io.dataset.base.negotiation import Negotiator
-from libertem.udf.contract import UDF, MergeAttrMapping, UDFData, UDFMeta
+from libertem.udf.contract import UDF
+from libertem.udf.data import MergeAttrMapping, UDFData
+from libertem.udf.meta import UDFMeta
 from libertem.udf.progress import PROGRESS_TOPIC, RunProgress, make_reporter
 from libertem.udf.results import UDFResultDict, UDFResults, UDFResultsLazy, collect_results
 from libertem.udf.roi import as_roi

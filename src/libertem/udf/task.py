@@ -27,7 +27,9 @@ from libertem.udf.backends import (
     get_resources_for_backends,
 )
 from libertem.udf.blocks import takes_blocks
-from libertem.udf.contract import UDF, MergeAttrMapping, UDFData, UDFMeta
+from libertem.udf.contract import UDF
+from libertem.udf.data import MergeAttrMapping, UDFData
+from libertem.udf.meta import UDFMeta
 from libertem.udf.progress import PROGRESS_TOPIC, PartProgress
 
 if TYPE_CHECKING:
