@@ -23,6 +23,7 @@ from libertem.executor.concurrent import ConcurrentJobExecutor
 from libertem.executor.inline import InlineJobExecutor
 from libertem.io.corrections import CorrectionSet
 from libertem.io.dataset.base import DataSet as DataSetOfBase
+from libertem.io.dataset.memory import MemoryDataSet
 from libertem.io.dataset.raw import RawFileDataSet
 from libertem.udf import UDF
 from libertem.udf.sum import SumUDF
@@ -258,6 +259,13 @@ def test_what_cannot_be_loaded_is_an_error_of_the_family(inline: Context, raw: d
 def test_loading_lists_the_types_in_its_documentation() -> None:
     assert Context.load.__doc__ is not None
     assert "hdf5, raw" in Context.load.__doc__
+
+
+def test_data_in_memory_can_be_loaded_or_used_directly(inline: Context) -> None:
+    loaded = inline.load("memory", data=DATA)
+    direct = MemoryDataSet(data=DATA, num_partitions=2, sig_dims=2)
+    for dataset in (loaded, direct):
+        assert inline.run_udf(dataset=dataset, udf=SumSigUDF())["intensity"].data.tolist() == SUMS
 
 
 # --- running ---

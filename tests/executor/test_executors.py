@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -79,6 +81,22 @@ def test_adapters_lead_to_each_other(executor: Any) -> None:
     assert asynchronous.ensure_sync() is executor
     assert asynchronous.ensure_async() is asynchronous
     assert asynchronous.get_udf_runner() is executor.get_udf_runner()
+
+
+def test_methods_can_be_awaited(executor: Any) -> None:
+    async def main() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            for asynchronous in (executor.ensure_async(), executor.ensure_async(pool)):
+                assert await asynchronous.run_function(add, 1, b=2) == 3
+                assert await asynchronous.map(abs, [-1, 2]) == [1, 2]
+                assert await asynchronous.run_each_host(add, 1) == {"localhost": 1}
+                workers = await asynchronous.get_available_workers()
+                assert workers == executor.get_available_workers()
+                assert await asynchronous.run_each_worker(add, 1) == dict.fromkeys(workers.names(), 1)
+                await asynchronous.cancel("nothing")
+            await asynchronous.close()
+
+    asyncio.run(main())
 
 
 def test_buffers_are_left_as_they_are(executor: Any) -> None:

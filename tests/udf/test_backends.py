@@ -10,6 +10,7 @@ import scipy.sparse
 import sparseconverter
 
 from libertem.common.arrays import get_backend
+from libertem.io.dataset.memory import MemoryDataSet
 from libertem.udf import UDF
 from libertem.udf.backends import BackendChoice, choose_backends, get_resources_for_backends
 from libertem.udf.com import CoMUDF
@@ -104,6 +105,13 @@ def test_dense_data_is_not_converted_if_the_udf_takes_it(ctx: Any, ds: Any) -> N
 def test_sparse_data_goes_to_udfs_that_take_everything(ctx: Any, array_ds: Any, data: Any) -> None:
     ds = array_ds(data, array_backends=(CSR,))
     assert received(ctx, ds, ALL) == [CSR]
+
+
+@pytest.mark.parametrize("backend", [CSR, UDF.BACKEND_SCIPY_CSC, NUMPY])
+def test_data_in_memory_needs_no_initialization(ctx: Any, data: Any, backend: str) -> None:
+    ds = MemoryDataSet(data=data, num_partitions=2, sig_dims=2, array_backends=(backend,))
+    assert received(ctx, ds, ALL) == [backend]
+    assert received(ctx, ds, (NUMPY,), ALL) == [NUMPY, backend]
 
 
 def test_sparse_data_is_converted_once_for_each_format(ctx: Any, array_ds: Any, data: Any) -> None:

@@ -214,6 +214,19 @@ def test_regression_comes_after_the_correction(ctx: Any, make_ds: Any) -> None:
     np.testing.assert_allclose(result["regression"].data[0], (y.mean(), x.mean()), atol=1e-6)
 
 
+@pytest.mark.parametrize("option", [0, 1])
+def test_one_frame_with_nan_does_not_spoil_the_regression(ctx: Any, make_ds: Any, option: int) -> None:
+    frames = points(*FIELD)
+    frames[2, 3, 0, 0] = np.nan
+    valid = np.ones((6, 5), dtype=bool)
+    valid[2, 3] = False
+    result = run(ctx, make_ds(frames), regression=option)
+    expected = run(ctx, make_ds(points(*FIELD)), roi=valid, regression=option)
+    np.testing.assert_allclose(result["regression"].data, expected["regression"].data, atol=1e-6)
+    assert np.isnan(result["field"].data[2, 3]).all()
+    np.testing.assert_allclose(result["field"].data[valid], expected["field"].data[valid], atol=1e-5)
+
+
 @pytest.mark.parametrize("option", [2, -2, np.zeros((2, 3)), None, 1.0])
 def test_other_regressions_are_refused_before_the_run(inline: Any, ds: Any, option: Any) -> None:
     with pytest.raises(ValueError, match="regression"):

@@ -128,11 +128,9 @@ def for_backend(arr: Any, backend: str) -> Any:
     """`arr` as an array of the given backend; 2D-only formats flatten all axes but the first."""
     if type(arr) is np.ndarray and backend in (NUMPY, CUDA):
         return arr
-    if backend == SPARSE_COO and is_sparse(arr) and hasattr(arr, "tocoo"):
-        import sparse
-
+    if backend == SPARSE_COO and is_sparse(arr):
         # sparseconverter goes through functions of `sparse` that first compile for ten seconds.
-        return sparse.COO.from_scipy_sparse(arr)
+        return to_sparse(arr)
     from sparseconverter import for_backend as impl
 
     return impl(arr, backend)

@@ -142,7 +142,8 @@ class UDFRunner:
         for udf in self._udfs:
             self._init_main(udf, dataset, mask, corrections, dtype)
             _check_method(udf)
-            if hasattr(udf, "preprocess"):
+            # A dry run must not start anything: some UDFs create files or devices there.
+            if plan and hasattr(udf, "preprocess"):
                 everything = udf.params
                 if mask is not None:
                     udf.params = everything._select_frames(flat_nonzero(mask))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from libertem.common.buffers import BufferWrapper
-from libertem.udf.accumulate import as_numbers
+from libertem.udf.accumulate import as_numbers, lanes_for
 from libertem.udf.contract import UDF
 
 if TYPE_CHECKING:
@@ -75,13 +75,19 @@ class StdDevUDF(UDF):
         return self._base_dtype() == np.float64 and self._sum_dtype() == np.float64
 
     def _process_block(self, block: FrameBlock) -> None:
-        from libertem.udf.kernels.moments import moments
+        from libertem.udf.kernels.moments import moments, power_sums
 
         where = slice(block.px_start, block.px_stop)
         sums, varsums = self.results.sum.reshape(-1)[where], self.results.varsum.reshape(-1)[where]
         before = self._frames_seen.get(block.px_start, 0)
         for run in block.runs:
-            moments(as_numbers(run.buffer), run.starts, block.n_px, block.swapped, before, sums, varsums)
+            pixels = as_numbers(run.buffer)
+            frames = (pixels, run.starts, block.n_px, block.swapped, before)
+            if pixels.dtype.kind in "iu" and pixels.dtype.itemsize <= 2:
+                lanes = lanes_for(pixels.dtype, sums.dtype)
+                power_sums(*frames, lanes, np.empty(lanes.shape[0]), sums, varsums)
+            else:
+                moments(*frames, sums, varsums)
             before += run.starts.shape[0]
         self._frames_seen[block.px_start] = before
         self.results.num_frames[0] = max(self._frames_seen.values())

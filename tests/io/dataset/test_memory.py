@@ -24,6 +24,7 @@ from libertem.exceptions import DataSetException
 from libertem.executor.inline import InlineJobExecutor
 from libertem.io.corrections import CorrectionSet
 from libertem.io.dataset.base import MMapBackend, Negotiator, TilingScheme
+from libertem.io.dataset.base.backends.mmap import BLOCK_BYTES
 from libertem.io.dataset.base.blocks import ReadOrder
 from libertem.io.dataset.memory import (
     MemBackend,
@@ -121,7 +122,7 @@ class TestData:
         assert not ds.data.any()
 
     def test_has_to_be_given(self) -> None:
-        with pytest.raises(DataSetException, match="can be created from either data .* or datashape"):
+        with pytest.raises(DataSetException, match=r"can be created from either data .* or datashape"):
             MemoryDataSet()
 
     def test_may_be_a_list(self) -> None:
@@ -272,9 +273,9 @@ class TestArrayBackends:
         ("backend", "kind"),
         [("numpy", np.ndarray), ("sparse.COO", sparse.COO), ("sparse.GCXS", sparse.GCXS)],
     )
-    @pytest.mark.parametrize("data", [DATA, sparse.COO.from_numpy(DATA), sparse.GCXS.from_numpy(DATA)])
-    def test_can_be_asked_for(self, data: Any, backend: str, kind: type) -> None:
-        ds = MemoryDataSet(data=data, num_partitions=2)
+    @pytest.mark.parametrize("layout", ["C", "COO", "GCXS", "DOK"])
+    def test_can_be_asked_for(self, layout: str, backend: str, kind: type) -> None:
+        ds = MemoryDataSet(data=lay_out(IMAGES, (2, 4), layout), num_partitions=2)
         for tile in tiles_of(ds, 3, 2, 5, array_backend=backend):
             assert type(tile.data) is kind
             dense = tile.data if kind is np.ndarray else tile.data.todense()
@@ -301,7 +302,7 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
         "tileshape": (draw(st.integers(1, 17)), *(draw(st.integers(1, full)) for full in sig)),
         "offset": draw(st.integers(1 - n, n - 1)),
         "partitions": draw(st.integers(1, positions)),
-        "layout": draw(st.sampled_from(["C", "F", "strided", "COO", "GCXS", "DOK", "read-only"])),
+        "layout": draw(st.sampled_from(["C", "F", "strided", "COO", "read-only"])),
         "roi": draw(
             st.none()
             | st.lists(st.booleans(), min_size=positions, max_size=positions).map(
@@ -354,7 +355,7 @@ class TestTiles:
         images, dest, sig = case["images"], np.dtype(case["dest"]), case["images"].shape[1:]
         data = lay_out(images, case["nav"], case["layout"])
         corrections = None
-        if case["corrected"] and dest.isnative:
+        if case["corrected"] and dest.str in ("<f4", "<f8", "<c8", "<c16"):
             corrections = CorrectionSet(dark=np.full(sig, 3.0), gain=np.full(sig, 2.0))
         ds = MemoryDataSet(
             data=data,
@@ -386,6 +387,12 @@ class TestTiles:
         ds = MemoryDataSet(data=data, nav_shape=(4,), sig_shape=(40,), num_partitions=2)
         tiles = [tile.data for tile in tiles_of(ds, 3, 40)]
         np.testing.assert_array_equal(np.concatenate(tiles), DATA.reshape(4, 40))
+
+    def test_may_come_from_a_single_scattered_frame(self) -> None:
+        frame = np.asfortranarray(IMAGES[0])
+        ds = MemoryDataSet(data=frame, nav_shape=(1,), sig_shape=(4, 5), num_partitions=1)
+        (tile,) = tiles_of(ds, 1, 4, 5)
+        np.testing.assert_array_equal(tile.data, IMAGES[:1])
 
     def test_are_read_only_views_where_possible(self) -> None:
         data = DATA.copy()
@@ -541,7 +548,7 @@ class TestFrameBlocks:
             sizes = [block.n_frames for block in blocks]
             assert sum(sizes) == 4096
             assert all(size % order.depth == 0 for size in sizes[:-1])
-            assert max(sizes) * 8192 <= 8 << 20
+            assert max(sizes) * 8192 <= BLOCK_BYTES
 
     def test_hold_selected_frames(self) -> None:
         ds = MemoryDataSet(data=DATA, num_partitions=1, sync_offset=-2)
@@ -592,7 +599,7 @@ class TestFrameBlocks:
     @settings(max_examples=50)
     @given(cases())
     def test_can_be_cut_into_the_same_tiles(self, case: dict[str, Any]) -> None:
-        images = case["images"].astype("u2")
+        images = case["images"].real.astype("u2")
         sig = images.shape[1:]
         ds = MemoryDataSet(
             data=lay_out(images, case["nav"], "C"),

@@ -101,6 +101,7 @@ def power_sums(
         high = min(n, low + EXACT_FRAMES)
         fours = low + (high - low) // 4 * 4
         frames = float(high - low)
+        share = 1.0 / frames
         before = float(n_before + low)
         per_frame = 1.0 / before if before > 0 else 0.0
         weight = before * frames / (before + frames)
@@ -132,6 +133,6 @@ def power_sums(
             v = varsums[p : p + m]
             for i in range(m):
                 total = np.float64(lanes[i])
-                delta = total / frames - s[i] * per_frame
-                v[i] += (frames * squares[i] - total * total) / frames + delta * delta * weight
+                delta = total * share - s[i] * per_frame
+                v[i] += (frames * squares[i] - total * total) * share + delta * delta * weight
                 s[i] += total

@@ -197,7 +197,7 @@ class TestFileSet:
         assert slices.tolist() == [[[0, 0, 0], [2, 2, 3]]]
         assert ranges.tolist() == [[[0, 12, 24], [0, 36, 48]]]
 
-    def test_the_search_tree_is_not_pickled(self) -> None:
+    def test_what_speeds_up_the_search_is_not_pickled(self) -> None:
         fileset = make_set(*range(201))
         size = len(pickle.dumps(fileset))
         fileset.get_for_range(150, 160)

@@ -228,7 +228,7 @@ def test_three_signal_axes_are_tiled_contiguously() -> None:
 def test_intermediate_results_are_kept() -> None:
     debug = negotiate([TILE], roi=ROI)._debug
     assert debug == {
-        "min_factors": [32, 1],
+        "min_factors": [32, 32, 1],
         "factors": [64, 32, 1],
         "tileshape": (64, 32, 128),
         "size": 2**20,

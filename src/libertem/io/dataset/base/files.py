@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -245,13 +246,15 @@ class FileSet:
         self._files = files
         self._frame_header_bytes = frame_header_bytes
         self._frame_footer_bytes = frame_footer_bytes
-        self._tree: FileTree | None = None
+        self._starts: list[int] | None = None
 
     def _find(self, frame: int) -> int:
-        if self._tree is None:
-            self._tree = FileTree.make(self._files)
-        assert self._tree is not None
-        idx, _ = self._tree.search_start(frame)
+        if self._starts is None:
+            # Not a `FileTree`: there may be a million files, and a list is made in no time.
+            self._starts = [file.start_idx for file in self._files]
+        idx = bisect_right(self._starts, frame) - 1
+        if idx < 0 or frame >= self._files[idx].end_idx:
+            raise IndexError(f"no file holds frame {frame}")
         return idx
 
     def _clone(self, files: list[File]) -> FileSet:
@@ -259,7 +262,7 @@ class FileSet:
         clone = object.__new__(type(self))
         clone.__dict__.update(self.__dict__)
         clone._files = files
-        clone._tree = None
+        clone._starts = None
         return clone
 
     def get_for_range(self, start: int, stop: int) -> FileSet:
@@ -319,5 +322,5 @@ class FileSet:
         return len(self._files)
 
     def __getstate__(self) -> dict[str, Any]:
-        # The tree is cheap to build again and large to send.
-        return {**self.__dict__, "_tree": None}
+        # Cheap to make again and large to send.
+        return {**self.__dict__, "_starts": None}

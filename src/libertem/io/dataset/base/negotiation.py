@@ -101,7 +101,7 @@ class Negotiator:
             dataset_shape=dataset.shape,
             intent=intent,
             debug={
-                "min_factors": min_factors,
+                "min_factors": [depth, *min_factors],
                 "factors": factors,
                 "tileshape": tileshape,
                 "size": wish.size,

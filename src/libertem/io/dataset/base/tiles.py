@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -74,17 +74,15 @@ class TileCutter:
                 data = self._data(block, parts, tile_slice)
                 yield DataTile(data, tile_slice=tile_slice, scheme_idx=idx)
 
-    def _data(
-        self, block: FrameBlock, parts: list[tuple[FrameRun, npt.NDArray[np.int64]]], where: Slice
-    ) -> npt.NDArray[Any]:
+    def _data(self, block: FrameBlock, parts: list[_Part], where: Slice) -> npt.NDArray[Any]:
         shape = where.shape.to_tuple()
         if not self._copy and len(parts) == 1:
-            return self._view(block, *parts[0], where)
+            return self._view(block, parts[0], where)
         out = self._output(shape)
         row = 0
-        for run, starts in parts:
-            stop = row + starts.shape[0]
-            np.copyto(out[row:stop], self._view(block, run, starts, where), casting="unsafe")
+        for part in parts:
+            stop = row + part.starts.shape[0]
+            np.copyto(out[row:stop], self._view(block, part, where), casting="unsafe")
             row = stop
         if self._corrections is not None:
             self._corrections.apply(out, where)
@@ -96,26 +94,23 @@ class TileCutter:
             self._out = np.empty(size, dtype=self._dest)
         return self._out[:size].reshape(shape)
 
-    def _view(
-        self, block: FrameBlock, run: FrameRun, starts: npt.NDArray[np.int64], where: Slice
-    ) -> npt.NDArray[Any]:
+    def _view(self, block: FrameBlock, part: _Part, where: Slice) -> npt.NDArray[Any]:
         """Pixels of some frames of one run, as stored."""
         item = self._stored.itemsize
         origin = sum(o * s for o, s in zip(where.origin[1:], self._strides, strict=True))
         offset = origin - block.px_start * item
-        shape = (starts.shape[0], *where.shape.to_tuple()[1:])
-        stride = _regular_stride(starts)
-        if stride is not None:
+        shape = (part.starts.shape[0], *where.shape.to_tuple()[1:])
+        if part.stride is not None:
             return np.ndarray(
                 shape,
                 dtype=self._stored,
-                buffer=run.buffer.data,
-                offset=int(starts[0]) * item + offset,
-                strides=(stride * item, *self._strides),
+                buffer=part.run.buffer.data,
+                offset=int(part.starts[0]) * item + offset,
+                strides=(part.stride * item, *self._strides),
             )
         # From the first to the last pixel of the slice, which may leave some in between unused.
         span = item + sum((e - 1) * s for e, s in zip(shape[1:], self._strides, strict=True))
-        rows = self._gather(run, starts * item + offset, span)
+        rows = self._gather(part.run, part.starts * item + offset, span)
         return np.ndarray(shape, dtype=self._stored, buffer=rows.data, strides=(span, *self._strides))
 
     def _gather(self, run: FrameRun, starts: npt.NDArray[np.int64], n_bytes: int) -> npt.NDArray[np.uint8]:
@@ -129,16 +124,23 @@ class TileCutter:
         return rows
 
 
-def _rows(
-    runs: tuple[FrameRun, ...], row: int, stop: int
-) -> Iterator[tuple[FrameRun, npt.NDArray[np.int64]]]:
+class _Part(NamedTuple):
+    """Some frames of one run."""
+
+    run: FrameRun
+    starts: npt.NDArray[np.int64]
+    stride: int | None
+    """Distance between frames if it is the same for all."""
+
+
+def _rows(runs: tuple[FrameRun, ...], row: int, stop: int) -> Iterator[_Part]:
     """The parts of the runs that hold frames ``[row, stop)`` of a block."""
     first = 0
     for run in runs:
         n = run.starts.shape[0]
         lo, hi = max(row - first, 0), min(stop - first, n)
         if lo < hi:
-            yield run, run.starts[lo:hi]
+            yield _Part(run, run.starts[lo:hi], _regular_stride(run.starts[lo:hi]))
         first += n
 
 

@@ -11,9 +11,10 @@ from libertem.common.arrays import (
     D2_BACKENDS,
     NUMPY,
     SPARSE_BACKENDS,
-    SPARSE_DOK,
     get_backend,
     get_device_class,
+    is_sparse,
+    to_sparse,
 )
 from libertem.common.math import prod
 from libertem.exceptions import DataSetException
@@ -23,7 +24,9 @@ from libertem.io.dataset.base.scan import check_shape
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["MemoryFile", "as_array", "preferences"]
+    from libertem.common.slice import Slice
+
+__all__ = ["MemoryFile", "as_array", "cut_sparse", "preferences"]
 
 NUMPY_PREFERENCES = (
     "numpy",
@@ -101,9 +104,9 @@ class MemoryFile(File):
             data.flags.writeable = False
             if data.flags.c_contiguous:
                 data = data.reshape(shape)
-        elif get_backend(data) == SPARSE_DOK:
-            # Cannot be indexed with lists of images.
-            data = data.to_coo().reshape(shape)
+        elif is_sparse(data):
+            # The one format that frames are cut out of, see below.
+            data = to_sparse(data).reshape(shape)
         else:
             data = data.reshape(shape)
         self._data = data
@@ -118,13 +121,15 @@ class MemoryFile(File):
     def take(self, images: npt.NDArray[np.int64]) -> Any:
         """Array ``(n, *sig)`` with these images; a view if they follow each other in memory."""
         rows = images - self.start_idx
+        if is_sparse(self._data):
+            return _take_sparse(self._data, rows)
         if self._data.shape == (self.num_frames, *self.sig_shape):
             first, last = int(rows[0]), int(rows[-1])
             if last - first + 1 == rows.shape[0]:
                 return self._data[first : last + 1]
             return self._data[rows]
         outer = self._data.shape[: self._data.ndim - len(self.sig_shape)]
-        if self._data.shape == (*outer, *self.sig_shape):
+        if outer and self._data.shape == (*outer, *self.sig_shape):
             return self._data[np.unravel_index(rows, outer)]
         px = prod(self.sig_shape)
         frames = [self._data.flat[row * px : (row + 1) * px] for row in rows.tolist()]
@@ -133,3 +138,44 @@ class MemoryFile(File):
     def crop(self, start: int, stop: int) -> MemoryFile:
         """The same with only the images ``[start, stop)``."""
         return MemoryFile(self.take(np.arange(start, stop)), start, stop, self.sig_shape)
+
+
+# Indexing and converting arrays of `sparse` compiles functions for seconds, in each process. These do not.
+
+
+def _take_sparse(images: Any, rows: npt.NDArray[np.int64]) -> Any:
+    """Rows of a `sparse.COO`, whose coordinates are sorted."""
+    import sparse
+
+    starts = np.searchsorted(images.coords[0], rows, side="left")
+    counts = np.searchsorted(images.coords[0], rows, side="right") - starts
+    ends = np.cumsum(counts)
+    picked = np.repeat(starts - (ends - counts), counts) + np.arange(counts.sum())
+    coords = images.coords[:, picked]
+    coords[0] = np.repeat(np.arange(rows.shape[0]), counts)
+    return sparse.COO(
+        coords,
+        images.data[picked],
+        shape=(rows.shape[0], *images.shape[1:]),
+        has_duplicates=False,
+        sorted=True,
+        fill_value=images.fill_value,
+    )
+
+
+def cut_sparse(frames: Any, where: Slice, dtype: np.dtype[Any]) -> Any:
+    """The signal part of `where` from frames in a `sparse.COO`, in another dtype."""
+    import sparse
+
+    sig = where.sig
+    low = np.array(sig.origin)[:, np.newaxis]
+    coords = frames.coords[1:]
+    inside = ((coords >= low) & (coords < low + np.array(sig.shape)[:, np.newaxis])).all(axis=0)
+    return sparse.COO(
+        np.concatenate([frames.coords[:1, inside], coords[:, inside] - low]),
+        frames.data[inside].astype(dtype),
+        shape=where.shape.to_tuple(),
+        has_duplicates=False,
+        sorted=True,
+        fill_value=np.asarray(frames.fill_value).astype(dtype)[()],
+    )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from libertem.common.arrays import CUDA, NUMPY, for_backend, to_dense
+from libertem.common.arrays import CUDA, NUMPY, for_backend, is_sparse, to_dense
 from libertem.common.math import flat_nonzero, prod
 from libertem.common.shape import Shape
 from libertem.common.slice import Slice
@@ -24,7 +24,7 @@ from libertem.io.dataset.base.ranges import select_frames
 from libertem.io.dataset.base.scheme import TilingScheme
 from libertem.io.dataset.base.tile import DataTile
 from libertem.io.dataset.base.tiles import TileCutter
-from libertem.io.dataset.memory.images import MemoryFile
+from libertem.io.dataset.memory.images import MemoryFile, cut_sparse
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -59,12 +59,10 @@ class MemPartition(BasePartition):
 
     Parameters
     ----------
-    fileset : FileSet
-        One `MemoryFile`.
-    knobs
+    *args, **kwargs
+        As for `BasePartition`; `fileset` has one `MemoryFile`.
+    knobs : Knobs
         How the data set was told to cut tiles.
-
-    The other parameters are those of `BasePartition`.
     """
 
     def __init__(self, *args: Any, knobs: Knobs, **kwargs: Any) -> None:
@@ -108,7 +106,7 @@ class MemPartition(BasePartition):
                     origin=(first + row, *sig_slice.origin),
                     shape=Shape((frames.shape[0], *sig_slice.shape), sig_dims=sig_slice.shape.dims),
                 )
-                data = self._convert(sig_slice.get(frames, sig_only=True), where, np.dtype(dest_dtype))
+                data = self._convert(frames, where, np.dtype(dest_dtype))
                 yield DataTile(for_backend(data, backend), tile_slice=where, scheme_idx=idx)
                 if self._knobs.tiledelay:
                     time.sleep(self._knobs.tiledelay)
@@ -124,8 +122,9 @@ class MemPartition(BasePartition):
             raise TypeError("a data set without tileshape needs a tiling_scheme to make tiles")
         return tiling_scheme
 
-    def _convert(self, part: Any, where: Slice, dtype: np.dtype[Any]) -> Any:
-        """Pixels as they were asked for, in an array that nobody else's changes."""
+    def _convert(self, frames: Any, where: Slice, dtype: np.dtype[Any]) -> Any:
+        """A part of some frames as it was asked for. Nobody else's array is changed by corrections."""
+        part = cut_sparse(frames, where, dtype) if is_sparse(frames) else where.get(frames, sig_only=True)
         if self._has_corrections():
             assert self._corrections is not None
             corrected = np.array(to_dense(part), dtype=dtype, order="C")
@@ -133,7 +132,7 @@ class MemPartition(BasePartition):
             return corrected
         if isinstance(part, np.ndarray):
             return part.astype(dtype, order="C", copy=False)
-        return part.astype(dtype)
+        return part if part.dtype == dtype else part.astype(dtype)
 
     def _has_corrections(self) -> bool:
         return self._corrections is not None and self._corrections.have_corrections()

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MMapBackend", "MMapBackendImpl", "MMapFile", "MMapFileBase"]
 
-BLOCK_BYTES = 8 << 20
+BLOCK_BYTES = 16 << 20
 """Small enough for fine progress, large enough that Python between blocks costs under 1 %."""
 
 READ_BYTES = 16 << 20
