@@ -19,7 +19,8 @@ PX_PER_FLUSH = 4096
 """Products are added up in the precision of the masks for so many pixels, then in float64."""
 
 MASKS_PER_GROUP = 4
-"""Eight sums, of two frames and four masks, fit 16 vector registers together with what they are made of."""
+"""Eight sums, of two frames and four masks, or nine of three and three, fit 16 vector registers together
+with what they are made of."""
 
 
 @jit
@@ -104,6 +105,51 @@ def _dot_four(
 
 
 @jit
+def _dot_three(
+    pixels: npt.NDArray[Any],
+    starts: npt.NDArray[np.int64],
+    n_px: int,
+    swapped: bool,
+    masks: npt.NDArray[Any],
+    first_px: int,
+    out: npt.NDArray[np.float64],
+    column: int,
+) -> None:
+    """Add the products of frames and three masks to columns of `out`, as many as there are."""
+    real = masks.dtype.type
+    n = starts.shape[0]
+    for p in range(0, n_px, PX_PER_FLUSH):
+        m = min(PX_PER_FLUSH, n_px - p)
+        w0 = masks[0, first_px + p : first_px + p + m]
+        w1 = masks[1, first_px + p : first_px + p + m]
+        w2 = masks[2, first_px + p : first_px + p + m]
+        for f in range(0, n, 3):
+            f1, f2 = min(f + 1, n - 1), min(f + 2, n - 1)
+            a = pixels[starts[f] + p : starts[f] + p + m]
+            b = pixels[starts[f1] + p : starts[f1] + p + m]
+            c = pixels[starts[f2] + p : starts[f2] + p + m]
+            a0, a1, a2 = real(0), real(0), real(0)
+            b0, b1, b2 = real(0), real(0), real(0)
+            c0, c1, c2 = real(0), real(0), real(0)
+            for i in range(m):
+                x = real(stored(a[i], swapped))
+                a0 += x * w0[i]
+                a1 += x * w1[i]
+                a2 += x * w2[i]
+                x = real(stored(b[i], swapped))
+                b0 += x * w0[i]
+                b1 += x * w1[i]
+                b2 += x * w2[i]
+                x = real(stored(c[i], swapped))
+                c0 += x * w0[i]
+                c1 += x * w1[i]
+                c2 += x * w2[i]
+            _add_row(out, f, column, a0, a1, a2, real(0))
+            _add_row(out, f + 1, column, b0, b1, b2, real(0))
+            _add_row(out, f + 2, column, c0, c1, c2, real(0))
+
+
+@jit
 def _add_row(out: npt.NDArray[np.float64], f: int, column: int, x0: Any, x1: Any, x2: Any, x3: Any) -> None:
     if f >= out.shape[0]:
         return
@@ -117,18 +163,19 @@ def _add_row(out: npt.NDArray[np.float64], f: int, column: int, x0: Any, x1: Any
         out[f, column + 3] += x3
 
 
-def group_masks(masks: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-    """Cut masks ``(masks, pixels)`` into the groups that kernels take: fours, and a single one at the end.
+_KERNELS = {1: _dot_one, 3: _dot_three, 4: _dot_four}
 
-    A rest of two or three is filled up with zeros: a mask more costs less than another pass over the frames.
+
+def group_masks(masks: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+    """Cut masks ``(masks, pixels)`` into the groups that kernels take: fours, and at the end three or one.
+
+    A rest of two is filled up with zeros: a mask more costs less than another pass over the frames.
     """
     groups = []
     for first in range(0, masks.shape[0], MASKS_PER_GROUP):
         group = masks[first : first + MASKS_PER_GROUP]
-        if 1 < group.shape[0] < MASKS_PER_GROUP:
-            full = np.zeros((MASKS_PER_GROUP, masks.shape[1]), dtype=masks.dtype)
-            full[: group.shape[0]] = group
-            group = full
+        if group.shape[0] == 2:
+            group = np.concatenate([group, np.zeros_like(group[:1])])
         groups.append(np.ascontiguousarray(group))
     return groups
 
@@ -149,5 +196,5 @@ def dot_masks(
     pixel of the (parts of) frames belongs to.
     """
     for i, group in enumerate(groups):
-        kernel = _dot_one if group.shape[0] == 1 else _dot_four
+        kernel = _KERNELS[group.shape[0]]
         kernel(pixels, starts, n_px, swapped, group, first_px, out, i * MASKS_PER_GROUP)
