@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from libertem.common.math import prod
-from libertem.common.messageconverter import MessageConverter
 from libertem.exceptions import DataSetException, ShapeError
 from libertem.io.dataset.base.backends.contract import IOBackend
 from libertem.io.dataset.base.backends.direct import DirectBackend
@@ -24,6 +23,7 @@ from libertem.io.dataset.base.files import File, FileSet
 from libertem.io.dataset.base.framefile import (
     FrameFacts,
     FrameFileDataSet,
+    FrameFileParams,
     file_size,
     renamed_parameter,
 )
@@ -35,40 +35,23 @@ if TYPE_CHECKING:
 __all__ = ["RAWDatasetParams", "RawFile", "RawFileDataSet", "RawFileSet", "RawPartition"]
 
 
-class RAWDatasetParams(MessageConverter):
+def _make_schema() -> dict[str, Any]:
+    schema = FrameFileParams.make_schema("RAW")
+    schema["properties"]["dtype"] = {"type": "string"}
+    # The file says nothing about itself.
+    schema["required"] += ["dtype", "nav_shape", "sig_shape"]
+    return schema
+
+
+class RAWDatasetParams(FrameFileParams):
     """JSON parameters of raw files."""
 
-    SCHEMA = {
-        "$schema": "http://json-schema.org/draft-07/schema#",
-        "$id": "http://libertem.org/RAWDatasetParams.schema.json",
-        "title": "RAWDatasetParams",
-        "type": "object",
-        "properties": {
-            "type": {"const": "RAW"},
-            "path": {"type": "string"},
-            "dtype": {"type": "string"},
-            "nav_shape": {
-                "type": "array",
-                "items": {"type": "number", "minimum": 1},
-                "minItems": 2,
-                "maxItems": 2,
-            },
-            "sig_shape": {
-                "type": "array",
-                "items": {"type": "number", "minimum": 1},
-                "minItems": 2,
-                "maxItems": 2,
-            },
-            "sync_offset": {"type": "number"},
-            "io_backend": {"enum": ["mmap", "buffered", "direct"]},
-        },
-        "required": ["type", "path", "dtype", "nav_shape", "sig_shape"],
-    }
+    SCHEMA = _make_schema()
 
-    def convert_to_python(self, raw_data: Mapping[str, Any]) -> dict[str, Any]:
+    def convert_to_python(self, raw: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments for `RawFileDataSet`."""
         names = ["path", "dtype", "nav_shape", "sig_shape", "sync_offset"]
-        return {name: raw_data[name] for name in names if name in raw_data}
+        return {name: raw[name] for name in names if name in raw}
 
 
 class RawFile(File):
