@@ -187,6 +187,8 @@ class Context:
             raise ExecutorSpecException(
                 f"unknown executor {executor_spec!r}, expected one of {', '.join(EXECUTORS)}"
             )
+        if snooze_timeout is not None:
+            raise ExecutorSpecException(f"Executor type {spec} cannot snooze, only clusters can")
         if gpus is not None:
             raise ExecutorSpecException(
                 f"Executor type {spec} does not support specifying GPU workers at this time"
