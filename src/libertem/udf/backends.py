@@ -84,24 +84,9 @@ def choose_backends(
     if on_gpu:
         candidates |= CUDA_BACKENDS if has_cupy else {CUDA}
     device = candidates & (CUDA_BACKENDS if on_gpu else CPU_BACKENDS)
-    native = [b for b in dataset_backends if b in device]
     remaining = {i: [b for b in wish if b in candidates] for i, wish in enumerate(wishes)}
-    chosen: dict[int, str] = {}
-    while remaining:
-        counts = [sum(b in wish for wish in remaining.values()) for b in native]
-        if max(counts, default=0) == 0:
-            break
-        best = native[counts.index(max(counts))]
-        for i in [i for i, wish in remaining.items() if best in wish]:
-            chosen[i] = best
-            del remaining[i]
-    groups = []
-    if any(b in SPARSE_BACKENDS for b in dataset_backends):
-        groups.append(device & SPARSE_BACKENDS)
-    if any(b in DENSE_BACKENDS for b in dataset_backends):
-        groups.append(device & DENSE_BACKENDS)
-    groups += [device, candidates & set(dataset_backends), candidates]
-    for group in groups:
+    chosen = _take_native(remaining, [b for b in dataset_backends if b in device])
+    for group in _fallbacks(dataset_backends, device, candidates):
         for i, wish in list(remaining.items()):
             match = next((b for b in wish if b in group), None)
             if match is not None:
@@ -118,6 +103,30 @@ def choose_backends(
     if source is None:
         source = next((b for b in dataset_backends if b in candidates), dataset_backends[0])
     return BackendChoice(source=source, udfs=tuple(chosen[i] for i in range(len(wishes))))
+
+
+def _take_native(remaining: dict[int, list[str]], native: Sequence[str]) -> dict[int, str]:
+    """Serve as many UDFs as possible with the same format of the data set; removes them from `remaining`."""
+    chosen: dict[int, str] = {}
+    while remaining:
+        counts = [sum(b in wish for wish in remaining.values()) for b in native]
+        if max(counts, default=0) == 0:
+            break
+        best = native[counts.index(max(counts))]
+        for i in [i for i, wish in remaining.items() if best in wish]:
+            chosen[i] = best
+            del remaining[i]
+    return chosen
+
+
+def _fallbacks(dataset_backends: Sequence[str], device: set[str], candidates: set[str]) -> list[set[str]]:
+    """Formats for UDFs that accept none of the data set, the cheapest conversions first."""
+    groups = []
+    if any(b in SPARSE_BACKENDS for b in dataset_backends):
+        groups.append(device & SPARSE_BACKENDS)
+    if any(b in DENSE_BACKENDS for b in dataset_backends):
+        groups.append(device & DENSE_BACKENDS)
+    return [*groups, device, candidates & set(dataset_backends), candidates]
 
 
 class TileConverter:
