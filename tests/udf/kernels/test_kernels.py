@@ -83,6 +83,8 @@ def test_sum_pixels_adds_each_frame_to_what_is_there(
 @pytest.mark.parametrize("n_masks", [1, 2, 3, 4, 9])
 @pytest.mark.parametrize("mask_dtype", ["f4", "f8"])
 def test_dot_masks_equals_the_matrix_product(dtype: str, n_masks: int, mask_dtype: str) -> None:
+    if dtype == "f8" and mask_dtype == "f4":
+        pytest.skip("masks are never narrower than the result, which holds float64 pixels")
     n_px, starts = 5003, np.array([0, 6000, 11, 5003, 5, 9000, 700], dtype=np.int64)
     memory = random_memory(dtype, 20000, seed=1)
     masks = np.random.default_rng(2).random((n_masks, n_px)).astype(mask_dtype)
@@ -92,7 +94,7 @@ def test_dot_masks_equals_the_matrix_product(dtype: str, n_masks: int, mask_dtyp
     # Relative to the size of the terms: sums of signed values may cancel.
     scale = np.abs(frames) @ np.abs(masks.T.astype("f8"))
     error = np.abs(out - 1 - frames @ masks.T.astype("f8")) / scale
-    assert error.max() < (1e-6 if mask_dtype == "f4" else 1e-14)
+    assert error.max() < (2e-7 if mask_dtype == "f4" else 1e-14)
 
 
 def test_parts_of_frames_meet_their_part_of_the_masks() -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MASKS_PER_GROUP", "dot_masks", "group_masks"]
 
-PX_PER_FLUSH = 4096
+PX_PER_FLUSH = 2048
 """Products are added up in the precision of the masks for so many pixels, then in float64."""
 
 MASKS_PER_GROUP = 4
