@@ -190,8 +190,9 @@ def test_leaving_the_loop_stops_submitting_tasks(executor: Any, make_ds: Any) ->
     assert len(seen) == n_seen
 
 
-def test_cancelling_what_does_not_run_does_nothing(executor: Any) -> None:
+def test_cancelling_what_does_not_run_does_nothing(executor: Any, make_ds: Any) -> None:
     executor.cancel("nothing")
+    assert_usable(executor, make_ds())
 
 
 def test_runs_can_be_nested_with_other_udfs(executor: Any, make_ds: Any) -> None:

@@ -56,7 +56,7 @@ def test_there_is_one_worker() -> None:
 
 
 def test_further_arguments_are_tolerated() -> None:
-    InlineJobExecutor(False, None, None, "something", other=1)
+    assert InlineJobExecutor(False, None, None, "something", other=1).run_function(abs, -1) == 1
 
 
 def test_a_gpu_that_is_not_there_is_refused() -> None:
