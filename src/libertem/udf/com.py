@@ -104,8 +104,6 @@ class CoMUDF(UDF):
     """
 
     def __init__(self, com_params: CoMParams = CoMParams()) -> None:  # noqa: B008  # immutable
-        self._masks: MaskContainer | None = None
-        self._groups: list[npt.NDArray[Any]] | None = None
         super().__init__(com_params=com_params)
 
     @classmethod
@@ -184,17 +182,18 @@ class CoMUDF(UDF):
 
     @property
     def masks(self) -> MaskContainer:
-        """The selection mask, and its products with y and x. Made when first needed."""
-        if self._masks is None:
-            double = exact_dtype(self._result_dtype()) == self._result_dtype()
-            self._masks = MaskContainer(
-                mask_factories=self._make_masks,
-                dtype=np.float64 if double else np.float32,
-                use_sparse=False,
-                count=3,
-                backend="cupy" if self._backend in CUPY_BACKENDS else NUMPY,
-            )
-        return self._masks
+        """The selection mask, and its products with y and x. Made once for all tasks of a run."""
+        return self._shared.get(("masks", self._backend in CUPY_BACKENDS), self._make_container)
+
+    def _make_container(self) -> MaskContainer:
+        double = exact_dtype(self._result_dtype()) == self._result_dtype()
+        return MaskContainer(
+            mask_factories=self._make_masks,
+            dtype=np.float64 if double else np.float32,
+            use_sparse=False,
+            count=3,
+            backend="cupy" if self._backend in CUPY_BACKENDS else NUMPY,
+        )
 
     def _make_masks(self) -> npt.NDArray[Any]:
         params = self.get_params()
@@ -215,11 +214,13 @@ class CoMUDF(UDF):
         return self._result_dtype().kind == "f"
 
     def _process_block(self, block: FrameBlock) -> None:
-        if self._groups is None:
-            self._groups = whole_mask_groups(self, self.masks, self.masks.dtype)
-            # They are large for large frames, and only the groups are used from here on.
-            self._masks = None
-        add_block_products(self, block, self._groups, self.results.raw_mask_result)
+        # From a container of their own, which goes at once: masks of large frames are large.
+        groups = self._shared.get("groups", self._make_groups)
+        add_block_products(self, block, groups, self.results.raw_mask_result)
+
+    def _make_groups(self) -> list[npt.NDArray[Any]]:
+        masks = self._make_container()
+        return whole_mask_groups(self, masks, masks.dtype)
 
     # --- on the main process ---
 

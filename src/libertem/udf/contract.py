@@ -23,6 +23,7 @@ from libertem.exceptions import UDFException
 from libertem.io.dataset.base.tile import DataTile
 from libertem.udf.data import UDFData, check_cast
 from libertem.udf.meta import UDFMeta
+from libertem.udf.shared import Shared
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -161,6 +162,7 @@ class UDF:
         self.task_data = UDFData({})
         self.results = UDFData({})
         self._backend: str = NUMPY
+        self._shared = Shared()
 
     def copy(self) -> UDF:
         """A new instance with the same parameters."""

@@ -82,8 +82,6 @@ class ApplyMasksUDF(UDF):
         shifts: Any = None,
         **kwargs: Any,
     ) -> None:
-        self._mask_container: MaskContainer | None = None
-        self._groups: list[npt.NDArray[Any]] | None = None
         if shifts is not None and isinstance(use_sparse, str) and use_sparse.startswith("scipy.sparse"):
             raise ValueError(
                 "Sparse backend scipy.sparse not supported for shifts, use sparse.pydata instead."
@@ -126,19 +124,19 @@ class ApplyMasksUDF(UDF):
 
     @property
     def masks(self) -> MaskContainer:
-        """The masks. Made when first needed."""
-        if self._mask_container is None:
-            use_sparse = self.params.use_sparse
-            shifted = self.params.shifts is not None
-            self._mask_container = MaskContainer(
-                mask_factories=self.params.mask_factories,
-                dtype=self.params.mask_dtype,
-                use_sparse=use_sparse,
-                count=self.params.mask_count,
-                backend="cupy" if self._backend in CUPY_BACKENDS else NUMPY,
-                default_sparse="sparse.pydata" if shifted else "scipy.sparse",
-            )
-        return self._mask_container
+        """The masks. Made when first needed, once for all tasks of a run in this process."""
+        return self._shared.get(("masks", self._backend in CUPY_BACKENDS), self._make_masks)
+
+    def _make_masks(self) -> MaskContainer:
+        shifted = self.params.shifts is not None
+        return MaskContainer(
+            mask_factories=self.params.mask_factories,
+            dtype=self.params.mask_dtype,
+            use_sparse=self.params.use_sparse,
+            count=self.params.mask_count,
+            backend="cupy" if self._backend in CUPY_BACKENDS else NUMPY,
+            default_sparse="sparse.pydata" if shifted else "scipy.sparse",
+        )
 
     def _result_dtype(self) -> np.dtype[Any]:
         return np.result_type(self.meta.input_dtype, self.masks.dtype)
@@ -183,9 +181,8 @@ class ApplyMasksUDF(UDF):
         )
 
     def _process_block(self, block: FrameBlock) -> None:
-        if self._groups is None:
-            self._groups = whole_mask_groups(self, self.masks, self._result_dtype())
-        add_block_products(self, block, self._groups, self.results.total)
+        groups = self._shared.get("groups", lambda: whole_mask_groups(self, self.masks, self._result_dtype()))
+        add_block_products(self, block, groups, self.results.total)
 
     def get_results(self) -> Mapping[str, Any]:
         """The sums in the documented dtype."""

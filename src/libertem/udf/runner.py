@@ -24,7 +24,8 @@ from libertem.udf.meta import UDFMeta
 from libertem.udf.progress import PROGRESS_TOPIC, RunProgress, make_reporter
 from libertem.udf.results import UDFResultDict, UDFResults, UDFResultsLazy, collect_results
 from libertem.udf.roi import as_roi
-from libertem.udf.task import UDFParams, UDFTask, UDFTaskResult
+from libertem.udf.shared import Shared
+from libertem.udf.task import OneUDF, UDFParams, UDFTask, UDFTaskResult
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -121,6 +122,8 @@ class UDFRunner:
             corrections=corrections,
         )
         udf.params = UDFData(udf._kwargs)
+        # What was made for an earlier run may not fit this data set.
+        udf._shared = Shared()
         buffers = udf.get_result_buffers()
         for buffer in buffers.values():
             buffer.set_shape_ds(dataset.shape, roi)
@@ -170,7 +173,7 @@ class UDFRunner:
             corrections=corrections,
         )
         run.params = UDFParams(
-            kwargs=[udf._kwargs for udf in self._udfs],
+            udfs=[OneUDF(udf._kwargs) for udf in self._udfs],
             roi=roi,
             corrections=corrections,
             tiling_scheme=scheme,
@@ -328,6 +331,8 @@ class UDFRunner:
             # Also for the tasks of a run that has not begun, and for later runs of the same instance.
             udf._kwargs = {**udf._kwargs, **change}
             udf.params = UDFData(udf._kwargs)
+            if change:
+                udf._shared = Shared()
         if self._executor is not None and self._params_handle is not None:
             self._executor.scatter_update_patch(self._params_handle, changes)
 

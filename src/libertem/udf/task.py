@@ -31,21 +31,32 @@ from libertem.udf.contract import UDF
 from libertem.udf.data import MergeAttrMapping, UDFData
 from libertem.udf.meta import UDFMeta
 from libertem.udf.progress import PROGRESS_TOPIC, PartProgress
+from libertem.udf.shared import Shared
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from libertem.executor.base import Environment
 
-__all__ = ["UDFParams", "UDFTask", "UDFTaskResult"]
+__all__ = ["OneUDF", "UDFParams", "UDFTask", "UDFTaskResult"]
+
+
+@dataclass(frozen=True)
+class OneUDF:
+    """Parameters of one UDF of a run."""
+
+    kwargs: dict[str, Any]
+    """Arguments for the constructor."""
+    shared: Shared = field(default_factory=Shared)
+    """What follows from them and is made once per process."""
 
 
 @dataclass
 class UDFParams:
     """What all tasks of a run have in common; distributed once."""
 
-    kwargs: list[dict[str, Any]]
-    """Constructor arguments of each UDF."""
+    udfs: list[OneUDF]
+    """What concerns each UDF."""
     roi: npt.NDArray[np.bool_] | None
     corrections: CorrectionSet | None
     tiling_scheme: TilingScheme
@@ -54,7 +65,11 @@ class UDFParams:
 
     def patch(self, changes: Sequence[Mapping[str, Any]]) -> None:
         """Change parameters; tasks that start later see the new ones."""
-        self.kwargs = [{**old, **new} for old, new in zip(self.kwargs, changes, strict=True)]
+        # One assignment: a task that starts meanwhile sees the old list or the new one.
+        self.udfs = [
+            OneUDF({**one.kwargs, **change}) if change else one
+            for one, change in zip(self.udfs, changes, strict=True)
+        ]
 
 
 @dataclass
@@ -108,7 +123,11 @@ class _PartitionRun:
         self._params = params
         self._env = env
         self._part_slice = task.partition.slice.adjust_for_roi(params.roi)
-        self._udfs = [cls(**kwargs) for cls, kwargs in zip(task.udf_classes, params.kwargs, strict=True)]
+        self._udfs = []
+        for cls, one in zip(task.udf_classes, params.udfs, strict=True):
+            udf = cls(**one.kwargs)
+            udf._shared = one.shared
+            self._udfs.append(udf)
         device_class = get_device_class()
         self._backends = self._choose_backends(device_class, task.user_backends)
         self._dtype = result_type(params.input_dtype, backends=self._backends.udfs)
