@@ -4,6 +4,8 @@ A ready-made UDF can define `_process_block` beside its process method. It gets
 `libertem.io.dataset.base.blocks.FrameBlock` objects: memory with the stored pixels and the places of frames
 in it, which a kernel reduces without a copy. `self.results` then shows the whole partition, and the rows of
 kind ``'nav'`` results that belong to a block start at ``block.first`` minus the start of the partition.
+Blocks are not corrected: the UDF does that, see `libertem.udf.corrected`. `_begin_blocks` and
+`_finish_blocks` are called before the first and after the last block of a partition.
 
 The hook and the process method have to give the same results; the test suite runs both.
 """
@@ -13,6 +15,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from libertem.udf.corrected import have_linear_form
 
 if TYPE_CHECKING:
     from libertem.io.dataset.base.blocks import FrameBlock
@@ -39,7 +43,9 @@ _DECIDES_ON_DATA = (
 
 
 def takes_blocks(udf: UDF, stored_dtype: np.dtype[Any]) -> bool:
-    """Whether `_process_block` may be used for this UDF and pixels of this dtype."""
+    """Whether `_process_block` may be used for this UDF, pixels of this dtype, and the corrections."""
+    if not have_linear_form(udf.meta.corrections):
+        return False
     for cls in type(udf).__mro__:
         if "_process_block" in cls.__dict__:
             break

@@ -28,7 +28,7 @@ from libertem.udf.com_math import (
     plane,
 )
 from libertem.udf.contract import UDF
-from libertem.udf.masks import add_block_products, add_products, whole_mask_groups
+from libertem.udf.masks import BlockProducts, add_products
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -215,12 +215,12 @@ class CoMUDF(UDF):
 
     def _process_block(self, block: FrameBlock) -> None:
         # From a container of their own, which goes at once: masks of large frames are large.
-        groups = self._shared.get("groups", self._make_groups)
-        add_block_products(self, block, groups, self.results.raw_mask_result)
+        products = self._shared.get("products", self._make_products)
+        products.add(self, block, self.results.raw_mask_result)
 
-    def _make_groups(self) -> list[npt.NDArray[Any]]:
+    def _make_products(self) -> BlockProducts:
         masks = self._make_container()
-        return whole_mask_groups(self, masks, masks.dtype)
+        return BlockProducts(self, masks, masks.dtype)
 
     # --- on the main process ---
 

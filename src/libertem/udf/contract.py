@@ -285,9 +285,15 @@ class UDF:
 
     # --- for the runner ---
 
+    def _begin_blocks(self) -> None:
+        """Called before the first block of a partition."""
+
     def _process_block(self, block: FrameBlock) -> None:
         """Reduce frames where they lie; see `libertem.udf.blocks`."""
         raise NotImplementedError
+
+    def _finish_blocks(self) -> None:
+        """Called after the last block of a partition."""
 
     def _can_process_blocks(self, stored_dtype: np.dtype[Any]) -> bool:
         """Whether `_process_block` gives the documented results for this dtype and these parameters."""

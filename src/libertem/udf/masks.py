@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,13 +16,14 @@ from libertem.masks.container import MaskContainer
 from libertem.udf.accumulate import as_numbers, exact_dtype
 from libertem.udf.blocks import first_row
 from libertem.udf.contract import UDF
+from libertem.udf.corrected import CorrectedMasks, block_corrections
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from libertem.io.dataset.base.blocks import FrameBlock
 
-__all__ = ["ApplyMasksUDF", "add_block_products", "add_products"]
+__all__ = ["ApplyMasksUDF", "BlockProducts", "add_products"]
 
 MAX_MASKS_IN_KERNEL = 16
 """For more masks the matrix product of a BLAS library is faster than passes over the pixels."""
@@ -181,8 +183,8 @@ class ApplyMasksUDF(UDF):
         )
 
     def _process_block(self, block: FrameBlock) -> None:
-        groups = self._shared.get("groups", lambda: whole_mask_groups(self, self.masks, self._result_dtype()))
-        add_block_products(self, block, groups, self.results.total)
+        products = self._shared.get("products", lambda: BlockProducts(self, self.masks, self._result_dtype()))
+        products.add(self, block, self.results.total)
 
     def get_results(self) -> Mapping[str, Any]:
         """The sums in the documented dtype."""
@@ -201,28 +203,68 @@ def add_products(udf: UDF, tile: Any, masks: Any, total: Any) -> None:
         total += flat[:, start:stop] @ masks[start:stop]
 
 
-def whole_mask_groups(udf: UDF, masks: MaskContainer, dtype: npt.DTypeLike) -> list[npt.NDArray[Any]]:
-    """Masks of whole frames as kernels take them. To be kept: making them takes longer than many blocks."""
-    from libertem.udf.kernels.dots import group_masks
+class BlockProducts:
+    """Products of blocks and masks. To be kept: making it takes longer than many blocks.
 
-    sig = udf.meta.dataset_shape.sig
-    whole = Slice.from_shape(sig, sig_dims=sig.dims)
-    return group_masks(masks.get_for_sig_slice(whole, dtype=dtype, transpose=False))
+    Parameters
+    ----------
+    udf : UDF
+        Any UDF of the run, for metadata and corrections.
+    masks : MaskContainer or array
+        The masks; an array has the shape ``(masks, pixels)``.
+    dtype : dtype
+        float32 or float64. Products are formed in it.
+    """
 
+    def __init__(self, udf: UDF, masks: MaskContainer | npt.NDArray[Any], dtype: npt.DTypeLike) -> None:
+        from libertem.udf.kernels.dots import cut_spans, group_masks
 
-def add_block_products(
-    udf: UDF, block: FrameBlock, groups: list[npt.NDArray[Any]], total: npt.NDArray[np.float64]
-) -> None:
-    """Add the products of a block and groups of masks to `total`, ``(frames of the partition, masks)``."""
-    from libertem.udf.kernels.dots import dot_masks
+        if isinstance(masks, MaskContainer):
+            sig = udf.meta.dataset_shape.sig
+            whole = Slice.from_shape(sig, sig_dims=sig.dims)
+            stack: npt.NDArray[Any] = masks.get_for_sig_slice(whole, dtype=dtype, transpose=False)
+        else:
+            stack = masks
+        self._corrections = block_corrections(udf)
+        self._corrected: CorrectedMasks | None = None
+        self._left_out = None
+        if self._corrections is not None:
+            self._corrected = self._corrections.correct_masks(stack, dtype)
+            stack = self._corrected.weights
+            if udf.meta.dataset_dtype.kind == "f":
+                # Excluded pixels may hold NaN, which a weight of 0 does not remove.
+                self._left_out = self._corrections.excluded
+        self._groups = group_masks(stack)
+        self._cut_spans = lru_cache(maxsize=64)(cut_spans)
 
-    row = first_row(udf, block)
-    for run in block.runs:
-        n = run.starts.shape[0]
-        out = total[row : row + n]
-        pixels = as_numbers(run.buffer)
-        dot_masks(pixels, run.starts, block.n_px, block.swapped, groups, block.px_start, out)
-        row += n
+    def _spans(self, block: FrameBlock) -> npt.NDArray[np.int64]:
+        if self._corrections is None or self._left_out is None:
+            return self._cut_spans(block.n_px)
+        from libertem.udf.kernels.dots import cut_spans
+
+        inside = self._left_out[self._corrections.find_excluded(block)]
+        return cut_spans(block.n_px, inside - block.px_start)
+
+    def add(self, udf: UDF, block: FrameBlock, total: npt.NDArray[np.float64]) -> None:
+        """Add the products of a block to `total`, ``(frames of the partition, masks)``."""
+        from libertem.udf.kernels.dots import dot_masks
+
+        first = row = first_row(udf, block)
+        spans = self._spans(block)
+        dark = None if self._corrected is None else self._corrected.dark
+        for run in block.runs:
+            out = total[row : row + run.starts.shape[0]]
+            pixels = as_numbers(run.buffer)
+            dot_masks(pixels, run.starts, spans, block.swapped, self._groups, block.px_start, out, dark)
+            row += out.shape[0]
+        if self._corrections is not None and self._corrected is not None:
+            if block.px_start == 0:
+                total[first:row] -= self._corrected.offsets
+            inside = self._corrections.find_excluded(block)
+            if inside.stop > inside.start:
+                total[first:row] += (
+                    self._corrections.repaired(block) @ self._corrected.at_excluded[:, inside].T
+                )
 
 
 def _product(tile: Any, masks: Any) -> Any:

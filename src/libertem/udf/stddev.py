@@ -10,6 +10,7 @@ import numpy as np
 from libertem.common.buffers import BufferWrapper
 from libertem.udf.accumulate import as_numbers, lanes_for
 from libertem.udf.contract import UDF
+from libertem.udf.corrected import ExcludedPixels
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -74,6 +75,9 @@ class StdDevUDF(UDF):
     def _can_process_blocks(self, stored_dtype: np.dtype[Any]) -> bool:
         return self._base_dtype() == np.float64 and self._sum_dtype() == np.float64
 
+    def _begin_blocks(self) -> None:
+        self._excluded = ExcludedPixels.of(self)
+
     def _process_block(self, block: FrameBlock) -> None:
         from libertem.udf.kernels.moments import moments, power_sums
 
@@ -91,6 +95,19 @@ class StdDevUDF(UDF):
             before += run.starts.shape[0]
         self._frames_seen[block.px_start] = before
         self.results.num_frames[0] = max(self._frames_seen.values())
+        if self._excluded is not None:
+            self._excluded.add(block)
+
+    def _finish_blocks(self) -> None:
+        if self._excluded is None:
+            return
+        corrections = self._excluded.corrections
+        corrections.correct_sums(self.results.sum, self._excluded.n_frames)
+        varsums = self.results.varsum.reshape(-1)
+        if corrections.gain.size:
+            varsums *= corrections.gain**2
+        self.results.sum.reshape(-1)[corrections.excluded] = self._excluded.sums
+        varsums[corrections.excluded] = self._excluded.varsums
 
     def merge(self, dest: Any, src: Any) -> None:
         """Combine the result of a partition with what is there."""

@@ -10,6 +10,7 @@ import numpy as np
 from libertem.common.buffers import BufferWrapper
 from libertem.udf.accumulate import add_sum, as_numbers, exact_dtype, lanes_for
 from libertem.udf.contract import UDF
+from libertem.udf.corrected import ExcludedPixels
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -65,6 +66,9 @@ class SumUDF(UDF):
     def _can_process_blocks(self, stored_dtype: np.dtype[Any]) -> bool:
         return self.meta.input_dtype.kind in "iuf"
 
+    def _begin_blocks(self) -> None:
+        self._excluded = ExcludedPixels.of(self)
+
     def _process_block(self, block: FrameBlock) -> None:
         from libertem.udf.kernels.sums import sum_frames
 
@@ -73,6 +77,14 @@ class SumUDF(UDF):
             pixels = as_numbers(run.buffer)
             lanes = lanes_for(pixels.dtype, total.dtype)
             sum_frames(pixels, run.starts, block.n_px, block.swapped, lanes, total)
+        if self._excluded is not None:
+            self._excluded.add(block)
+
+    def _finish_blocks(self) -> None:
+        if self._excluded is not None:
+            corrections, total = self._excluded.corrections, self.results.total
+            corrections.correct_sums(total, self._excluded.n_frames)
+            total.reshape(-1)[corrections.excluded] = self._excluded.sums
 
     def merge(self, dest: Any, src: Any) -> None:
         """Add the sum of a partition."""

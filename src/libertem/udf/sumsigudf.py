@@ -11,6 +11,8 @@ from libertem.common.buffers import BufferWrapper
 from libertem.udf.accumulate import add_sum, as_numbers, exact_dtype
 from libertem.udf.blocks import first_row
 from libertem.udf.contract import UDF
+from libertem.udf.corrected import block_corrections
+from libertem.udf.masks import BlockProducts
 
 if TYPE_CHECKING:
     from libertem.io.dataset.base.blocks import FrameBlock
@@ -54,6 +56,10 @@ class SumSigUDF(UDF):
     def _process_block(self, block: FrameBlock) -> None:
         from libertem.udf.kernels.sums import sum_pixels
 
+        if block_corrections(self) is not None:
+            products = self._shared.get("products", self._make_products)
+            products.add(self, block, self.results.total[:, np.newaxis])
+            return
         row = first_row(self, block)
         for run in block.runs:
             n = run.starts.shape[0]
@@ -63,6 +69,11 @@ class SumSigUDF(UDF):
             sum_pixels(pixels, run.starts, block.n_px, block.swapped, exact)
             self.results.total[row : row + n] += exact.astype(self.results.total.dtype)
             row += n
+
+    def _make_products(self) -> BlockProducts:
+        """Corrected pixels are no integers any more; float64 adds them up as precisely as it can be done."""
+        ones = np.ones((1, self.meta.dataset_shape.sig.size))
+        return BlockProducts(self, ones, np.float64)
 
     def get_results(self) -> Mapping[str, Any]:
         """The sum in the documented dtype."""

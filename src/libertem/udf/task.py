@@ -217,7 +217,13 @@ class _PartitionRun:
         """Compiled UDFs take frames where they lie; False if the partition cannot offer that."""
         scheme = self._params.tiling_scheme.adjust_for_partition(self._partition)
         sig_px = prod(self._partition.slice.shape.sig)
-        order = ReadOrder.for_scheme(scheme) if others else ReadOrder.for_kernels(sig_px)
+        if others:
+            order = ReadOrder.for_scheme(scheme)
+        else:
+            corrections = self._params.corrections
+            excluding = corrections is not None and corrections.excludes_pixels()
+            # An excluded pixel needs its neighbours.
+            order = ReadOrder.for_kernels(sig_px, whole=excluding)
         blocks = self._partition.get_frame_blocks(order, self._params.roi)
         if blocks is None:
             return False
@@ -225,6 +231,8 @@ class _PartitionRun:
         if others:
             assert isinstance(self._partition, BasePartition)
             cutter = self._partition.make_tile_cutter(scheme, self._dtype, self._params.roi)
+        for i in compiled:
+            self._udfs[i]._begin_blocks()
         for block in blocks:
             self._env.check_cancelled()
             for i in compiled:
@@ -232,6 +240,8 @@ class _PartitionRun:
             for tile in () if cutter is None else cutter.cut(block):
                 self._feed(tile, others)
             self._progress.add(block.n_frames * block.n_px)
+        for i in compiled:
+            self._udfs[i]._finish_blocks()
         return True
 
     def _process_tiles(self, indices: Sequence[int]) -> None:

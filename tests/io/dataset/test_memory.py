@@ -559,25 +559,21 @@ class TestFrameBlocks:
         assert block.runs[0].starts.tolist() == [0, 20, 100]
 
     @pytest.mark.parametrize(
-        ("arguments", "corrections"),
+        "arguments",
         [
-            ({"tileshape": (1, 4, 5)}, None),
-            ({"base_shape": (1, 4, 5)}, None),
-            ({"tiledelay": 0.0}, None),
-            ({"force_need_decode": True}, None),
-            ({"data": np.asfortranarray(DATA)}, None),
-            ({"data": DATA.astype(">f4")}, None),
-            ({"data": DATA.astype("c8")}, None),
-            ({"data": sparse.COO.from_numpy(DATA)}, None),
-            ({"array_backends": ["sparse.COO"]}, None),
-            ({}, CorrectionSet(dark=np.zeros((4, 5)))),
+            {"tileshape": (1, 4, 5)},
+            {"base_shape": (1, 4, 5)},
+            {"tiledelay": 0.0},
+            {"force_need_decode": True},
+            {"data": np.asfortranarray(DATA)},
+            {"data": DATA.astype(">f4")},
+            {"data": DATA.astype("c8")},
+            {"data": sparse.COO.from_numpy(DATA)},
+            {"array_backends": ["sparse.COO"]},
         ],
     )
-    def test_are_not_offered_where_somebody_wants_tiles(
-        self, arguments: dict[str, Any], corrections: CorrectionSet | None
-    ) -> None:
+    def test_are_not_offered_where_somebody_wants_tiles(self, arguments: dict[str, Any]) -> None:
         (partition,) = MemoryDataSet(**{"data": DATA, "num_partitions": 1, **arguments}).get_partitions()
-        partition.set_corrections(corrections)
         assert partition.get_frame_blocks(ReadOrder.for_kernels(20), None) is None
         assert partition.make_tile_cutter(scheme_for_shape((4, 4, 5), IMAGES), "f4", None) is None
 

@@ -15,8 +15,9 @@ import numpy.typing as npt
 from libertem.common.math import prod
 from libertem.exceptions import DataSetException
 from libertem.io.dataset.base.decode import Decode, Decoder, check_conversion, default_decode
-from libertem.io.dataset.base.files import File, FileSet
+from libertem.io.dataset.base.files import File, FileSet, PartedFileSet
 from libertem.io.dataset.base.framefile import FrameFacts, FrameFileDataSet, file_size
+from libertem.io.dataset.base.packing import PackedDecoder, Packing
 from libertem.testing import DataSetTests, FilelessDataSetTests
 from libertem.testing.writers.empad import write_empad
 
@@ -191,6 +192,125 @@ class TestDecodedFrames(TestFramesInSeveralFiles):
 
     def encode(self, pixels: bytes) -> bytes:
         return bytes(255 - byte for byte in pixels)
+
+
+class NibblePacking(Packing):
+    """Two pixels per byte, low half first; each part holds as many rows of the frame as the others."""
+
+    def unpack(
+        self,
+        part: int,
+        stored: npt.NDArray[np.uint8],
+        starts: npt.NDArray[np.int64],
+        first_row: int,
+        out: npt.NDArray[Any],
+    ) -> None:
+        height, width = self.frame_shape
+        rows = height // self.n_parts
+        for i, start in enumerate(starts):
+            packed = stored[start : start + self.part_bytes]
+            pixels = np.stack([packed & 15, packed >> 4], axis=-1).reshape(rows, width)
+            low, high = max(first_row, part * rows), min(first_row + out.shape[1], (part + 1) * rows)
+            if low < high:
+                out[i, low - first_row : high - first_row] = pixels[low - part * rows : high - part * rows]
+
+
+class NibblePiecesDataSet(PiecesDataSet):
+    """Like its parent, with packed pixels."""
+
+    DTYPE = np.dtype("u1")
+    STORED_BYTES = 30
+
+    def _pieces(self) -> list[tuple[str, int]]:
+        stride = self.FRAME_HEADER + self.STORED_BYTES + self.FRAME_FOOTER
+        paths = sorted(Path(self._path).parent.glob("*.piece")) or [Path(self._path)]
+        sizes = [file_size(str(path)) - self.FILE_HEADER for path in paths]
+        if min(sizes) < 0:
+            raise DataSetException("a file ends inside its header", path=self._path)
+        return [(str(path), size // stride) for path, size in zip(paths, sizes, strict=True)]
+
+    def _get_packing(self) -> Packing:
+        return NibblePacking("u1", self.SIG_SHAPE, self.STORED_BYTES)
+
+    def _get_fileset(self) -> FileSet:
+        fileset = super()._get_fileset()
+        files = [
+            File(f.path, f.start_idx, f.end_idx, "u1", (self.STORED_BYTES,), 4, 6, self.FILE_HEADER)
+            for f in fileset
+        ]
+        return FileSet(files, frame_header_bytes=self.FRAME_HEADER, frame_footer_bytes=self.FRAME_FOOTER)
+
+
+class TestPackedFrames(TestFramesInSeveralFiles):
+    """Several pixels share a byte."""
+
+    filetype = NibblePiecesDataSet
+    dtypes = ("u1",)
+
+    def make_frames(self, n: int, dtype: str | None = None, *, seed: int = 0) -> npt.NDArray[Any]:
+        return super().make_frames(n, dtype, seed=seed) & 15
+
+    def encode(self, pixels: bytes) -> bytes:
+        values = np.frombuffer(pixels, dtype=np.uint8)
+        return (values[::2] | values[1::2] << 4).tobytes()
+
+
+class OwnDecoder(PackedDecoder):
+    """Not known to the library: forces the documented way."""
+
+
+class OldDecoderDataSet(NibblePiecesDataSet):
+    def get_decoder(self) -> Decoder:
+        return OwnDecoder(self._get_packing())
+
+
+class TestPackedFramesTheDocumentedWay(TestPackedFrames):
+    filetype = OldDecoderDataSet
+
+
+class HalvesDataSet(FrameFileDataSet):
+    """Packed frames, each spread over three files."""
+
+    STORED_BYTES = 10
+
+    def _paths(self) -> list[str]:
+        return [f"{self._path[:-1]}{part}" for part in range(3)]
+
+    def _inspect(self) -> FrameFacts:
+        n = min(file_size(path) for path in self._paths()) // self.STORED_BYTES
+        return FrameFacts(dtype=np.dtype("u1"), image_count=n, nav_shape=(n,), sig_shape=(6, 10))
+
+    def _get_packing(self) -> Packing:
+        return NibblePacking("u1", (6, 10), self.STORED_BYTES, n_parts=3)
+
+    def _get_fileset(self) -> FileSet:
+        return PartedFileSet(
+            [
+                FileSet([File(path, 0, self._image_count, "u1", (self.STORED_BYTES,))])
+                for path in self._paths()
+            ]
+        )
+
+
+class TestFramesInParts(TestPackedFrames):
+    filetype: ClassVar[Any] = HalvesDataSet
+
+    def write(self, folder: Path, frames: npt.NDArray[Any]) -> dict[str, Any]:
+        for part in range(3):
+            packed = self.encode(frames[:, 2 * part : 2 * part + 2].tobytes())
+            (folder / f"part{part}").write_bytes(packed)
+        return {"path": str(folder / "part0")}
+
+    def main_file(self, kwargs: dict[str, Any]) -> Path:
+        return Path(kwargs["path"])
+
+
+class OldDecoderHalvesDataSet(HalvesDataSet):
+    get_decoder = OldDecoderDataSet.get_decoder
+
+
+class TestFramesInPartsTheDocumentedWay(TestFramesInParts):
+    filetype = OldDecoderHalvesDataSet
 
 
 class TestMemory(FilelessDataSetTests):

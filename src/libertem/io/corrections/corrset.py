@@ -130,6 +130,10 @@ class CorrectionSet:
             self._excluded_coo = sparse.COO(self._excluded, values, shape=self._sig_shape)
         return self._excluded_coo
 
+    def excludes_pixels(self) -> bool:
+        """Whether there is any excluded pixel."""
+        return self._excluded is not None and self._excluded.size > 0
+
     def have_corrections(self) -> bool:
         """Whether any of the three was given, even if it changes nothing."""
         return self._dark is not None or self._gain is not None or self._excluded is not None

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numba import types
+from numba.extending import overload
 
 from libertem.common.jit import jit
 from libertem.io.kernels.values import stored
@@ -13,7 +15,7 @@ from libertem.io.kernels.values import stored
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["MASKS_PER_GROUP", "dot_masks", "group_masks"]
+__all__ = ["MASKS_PER_GROUP", "cut_spans", "dot_masks", "group_masks"]
 
 PX_PER_FLUSH = 2048
 """Products are added up in the precision of the masks for so many pixels, then in float64."""
@@ -23,13 +25,47 @@ MASKS_PER_GROUP = 4
 with what they are made of."""
 
 
+def lowered(x: Any, dark: Any, i: Any) -> Any:
+    """`x` less the dark frame, if there is one. Only for kernels: the compiler answers the question."""
+    raise NotImplementedError("only to be called from compiled code")
+
+
+@overload(lowered, inline="always")
+def _lowered(x: Any, dark: Any, i: Any) -> Any:
+    # numba wants the same annotations as above.
+    def same(x: Any, dark: Any, i: Any) -> Any:
+        return x
+
+    def less(x: Any, dark: Any, i: Any) -> Any:
+        return x - dark[i]
+
+    return same if isinstance(dark, types.NoneType) else less
+
+
+def cut(dark: Any, first: Any, n: Any) -> Any:
+    """A part of the dark frame, if there is one. Only for kernels."""
+    raise NotImplementedError("only to be called from compiled code")
+
+
+@overload(cut, inline="always")
+def _cut(dark: Any, first: Any, n: Any) -> Any:
+    def nothing(dark: Any, first: Any, n: Any) -> Any:
+        return None
+
+    def part(dark: Any, first: Any, n: Any) -> Any:
+        return dark[first : first + n]
+
+    return nothing if isinstance(dark, types.NoneType) else part
+
+
 @jit
 def _dot_one(
     pixels: npt.NDArray[Any],
     starts: npt.NDArray[np.int64],
-    n_px: int,
+    spans: npt.NDArray[np.int64],
     swapped: bool,
     masks: npt.NDArray[Any],
+    dark: npt.NDArray[Any] | None,
     first_px: int,
     out: npt.NDArray[np.float64],
     column: int,
@@ -40,8 +76,9 @@ def _dot_one(
     for f in range(0, n, 4):
         # At the end the last frame stands in for those that are missing.
         f1, f2, f3 = min(f + 1, n - 1), min(f + 2, n - 1), min(f + 3, n - 1)
-        for p in range(0, n_px, PX_PER_FLUSH):
-            m = min(PX_PER_FLUSH, n_px - p)
+        for span in range(spans.shape[0]):
+            p, m = spans[span, 0], spans[span, 1] - spans[span, 0]
+            dk = cut(dark, first_px + p, m)
             w = masks[0, first_px + p : first_px + p + m]
             a = pixels[starts[f] + p : starts[f] + p + m]
             b = pixels[starts[f1] + p : starts[f1] + p + m]
@@ -49,10 +86,10 @@ def _dot_one(
             d = pixels[starts[f3] + p : starts[f3] + p + m]
             sa, sb, sc, sd = real(0), real(0), real(0), real(0)
             for i in range(m):
-                sa += real(stored(a[i], swapped)) * w[i]
-                sb += real(stored(b[i], swapped)) * w[i]
-                sc += real(stored(c[i], swapped)) * w[i]
-                sd += real(stored(d[i], swapped)) * w[i]
+                sa += lowered(real(stored(a[i], swapped)), dk, i) * w[i]
+                sb += lowered(real(stored(b[i], swapped)), dk, i) * w[i]
+                sc += lowered(real(stored(c[i], swapped)), dk, i) * w[i]
+                sd += lowered(real(stored(d[i], swapped)), dk, i) * w[i]
             out[f, column] += sa
             if f + 1 < n:
                 out[f + 1, column] += sb
@@ -66,9 +103,10 @@ def _dot_one(
 def _dot_four(
     pixels: npt.NDArray[Any],
     starts: npt.NDArray[np.int64],
-    n_px: int,
+    spans: npt.NDArray[np.int64],
     swapped: bool,
     masks: npt.NDArray[Any],
+    dark: npt.NDArray[Any] | None,
     first_px: int,
     out: npt.NDArray[np.float64],
     column: int,
@@ -76,8 +114,9 @@ def _dot_four(
     """Add the products of frames and four masks to columns of `out`, as many as there are."""
     real = masks.dtype.type
     n = starts.shape[0]
-    for p in range(0, n_px, PX_PER_FLUSH):
-        m = min(PX_PER_FLUSH, n_px - p)
+    for span in range(spans.shape[0]):
+        p, m = spans[span, 0], spans[span, 1] - spans[span, 0]
+        dk = cut(dark, first_px + p, m)
         w0 = masks[0, first_px + p : first_px + p + m]
         w1 = masks[1, first_px + p : first_px + p + m]
         w2 = masks[2, first_px + p : first_px + p + m]
@@ -90,12 +129,12 @@ def _dot_four(
             a0, a1, a2, a3 = real(0), real(0), real(0), real(0)
             b0, b1, b2, b3 = real(0), real(0), real(0), real(0)
             for i in range(m):
-                x = real(stored(a[i], swapped))
+                x = lowered(real(stored(a[i], swapped)), dk, i)
                 a0 += x * w0[i]
                 a1 += x * w1[i]
                 a2 += x * w2[i]
                 a3 += x * w3[i]
-                x = real(stored(b[i], swapped))
+                x = lowered(real(stored(b[i], swapped)), dk, i)
                 b0 += x * w0[i]
                 b1 += x * w1[i]
                 b2 += x * w2[i]
@@ -108,9 +147,10 @@ def _dot_four(
 def _dot_three(
     pixels: npt.NDArray[Any],
     starts: npt.NDArray[np.int64],
-    n_px: int,
+    spans: npt.NDArray[np.int64],
     swapped: bool,
     masks: npt.NDArray[Any],
+    dark: npt.NDArray[Any] | None,
     first_px: int,
     out: npt.NDArray[np.float64],
     column: int,
@@ -118,8 +158,9 @@ def _dot_three(
     """Add the products of frames and three masks to columns of `out`, as many as there are."""
     real = masks.dtype.type
     n = starts.shape[0]
-    for p in range(0, n_px, PX_PER_FLUSH):
-        m = min(PX_PER_FLUSH, n_px - p)
+    for span in range(spans.shape[0]):
+        p, m = spans[span, 0], spans[span, 1] - spans[span, 0]
+        dk = cut(dark, first_px + p, m)
         w0 = masks[0, first_px + p : first_px + p + m]
         w1 = masks[1, first_px + p : first_px + p + m]
         w2 = masks[2, first_px + p : first_px + p + m]
@@ -132,15 +173,15 @@ def _dot_three(
             b0, b1, b2 = real(0), real(0), real(0)
             c0, c1, c2 = real(0), real(0), real(0)
             for i in range(m):
-                x = real(stored(a[i], swapped))
+                x = lowered(real(stored(a[i], swapped)), dk, i)
                 a0 += x * w0[i]
                 a1 += x * w1[i]
                 a2 += x * w2[i]
-                x = real(stored(b[i], swapped))
+                x = lowered(real(stored(b[i], swapped)), dk, i)
                 b0 += x * w0[i]
                 b1 += x * w1[i]
                 b2 += x * w2[i]
-                x = real(stored(c[i], swapped))
+                x = lowered(real(stored(c[i], swapped)), dk, i)
                 c0 += x * w0[i]
                 c1 += x * w1[i]
                 c2 += x * w2[i]
@@ -180,21 +221,33 @@ def group_masks(masks: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
     return groups
 
 
+def cut_spans(n_px: int, left_out: npt.NDArray[np.int64] | None = None) -> npt.NDArray[np.int64]:
+    """Ranges ``(n, 2)`` of pixels that kernels take at a time, with gaps where pixels are left out."""
+    borders = np.append(np.arange(0, n_px, PX_PER_FLUSH, dtype=np.int64), n_px)
+    if left_out is None or left_out.size == 0:
+        return np.stack([borders[:-1], borders[1:]], axis=1)
+    edges = np.unique(np.concatenate([borders, left_out, left_out + 1]))
+    spans = np.stack([edges[:-1], edges[1:]], axis=1)
+    return spans[~np.isin(spans[:, 0], left_out)]
+
+
 def dot_masks(
     pixels: npt.NDArray[Any],
     starts: npt.NDArray[np.int64],
-    n_px: int,
+    spans: npt.NDArray[np.int64],
     swapped: bool,
     groups: Sequence[npt.NDArray[Any]],
     first_px: int,
     out: npt.NDArray[np.float64],
+    dark: npt.NDArray[Any] | None = None,
 ) -> None:
-    """Add the products of frames and masks to `out`, ``(frames, masks)``.
+    """Add the products of frames, less a dark frame, and masks to `out`, ``(frames, masks)``.
 
     `groups` are masks as from `group_masks`, float32 or float64: products are formed and, for
-    `PX_PER_FLUSH` pixels, added up in that precision. `first_px` is the pixel of the masks that the first
+    `PX_PER_FLUSH` pixels, added up in that precision; `dark` has the same dtype. `spans` are ranges of
+    pixels of the (parts of) frames, see `cut_spans`; `first_px` is the pixel of the masks that the first
     pixel of the (parts of) frames belongs to.
     """
     for i, group in enumerate(groups):
         kernel = _KERNELS[group.shape[0]]
-        kernel(pixels, starts, n_px, swapped, group, first_px, out, i * MASKS_PER_GROUP)
+        kernel(pixels, starts, spans, swapped, group, dark, first_px, out, i * MASKS_PER_GROUP)

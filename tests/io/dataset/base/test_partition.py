@@ -195,7 +195,7 @@ def documented_path(partition: BasePartition, scheme: TilingScheme, dest: Any, r
 
 
 def fast_path(partition: BasePartition, scheme: TilingScheme, dest: Any, roi: Any) -> Iterator[Any]:
-    assert partition._fileset is None or partition._frame_table(roi) is not None
+    assert partition._fileset is None or partition._frames(roi) is not None
     yield from partition.get_tiles(scheme, dest_dtype=dest, roi=roi)
 
 
@@ -552,12 +552,19 @@ class TestFrameBlocks:
 
         compare(stored, case, cut)
 
-    def test_corrected_pixels_come_as_tiles(self, store: Store) -> None:
-        (partition,) = store(EIGHT).partitions()
-        partition.set_corrections(CorrectionSet(dark=np.zeros((4, 5))))
-        assert partition.get_frame_blocks(ReadOrder.for_kernels(20), None) is None
-        partition.set_corrections(CorrectionSet())
-        assert partition.get_frame_blocks(ReadOrder.for_kernels(20), None) is not None
+    def test_blocks_are_not_corrected_but_tiles_cut_from_them_are(self, store: Store) -> None:
+        stored = store(EIGHT)
+        (partition,) = stored.partitions()
+        partition.set_corrections(CorrectionSet(dark=np.full((4, 5), 3.0)))
+        scheme = stored.scheme(8, 4, 5)
+        blocks = partition.get_frame_blocks(ReadOrder.for_scheme(scheme), None)
+        cutter = partition.make_tile_cutter(scheme, "f4", None)
+        assert blocks is not None
+        assert cutter is not None
+        (block,) = blocks
+        assert block.runs[0].buffer[block.runs[0].starts[1]] == EIGHT[1, 0, 0]
+        (tile,) = cutter.cut(block)
+        np.testing.assert_array_equal(tile.data, EIGHT - 3.0)
 
     def test_nothing_is_read_past_a_partition_with_its_own_tiles(self, store: Store) -> None:
         class Own(BasePartition):

@@ -1,11 +1,12 @@
-"""Frame tables and frame blocks: the way of plain pixels from files to kernels and tiles.
+"""Frame tables and frame blocks: the way of pixels from files to kernels and tiles.
 
 A *frame table* says for each frame of a partition which file holds it and at which byte it starts. An I/O
 backend turns the table into *frame blocks*: memory (mapped or read) together with the places of frames in
 it. Compiled UDFs reduce a block where it lies; `tiles` cuts the same block into tiles for all others.
+Blocks of packed pixels are decoded on the way, see `packing`.
 
-Formats whose pixels have to be decoded, and data sets that override parts of the documented path, have
-no frame table; they are read through read ranges and decoders.
+Data sets that override parts of the documented path have no frame table; they are read through read ranges
+and decoders.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from libertem.io.dataset.base.files import FileSet
     from libertem.io.dataset.base.scheme import TilingScheme
 
-__all__ = ["BlockSource", "FrameBlock", "FrameRun", "FrameTable", "ReadOrder", "Slab"]
+__all__ = ["BlockSource", "FrameBlock", "FrameRun", "FrameTable", "Frames", "ReadOrder", "Slab"]
 
 MIN_FRAMES_PER_BLOCK = 8
 """Kernels that add up frames take eight at a time."""
@@ -59,6 +60,10 @@ class FrameTable:
 
     def __len__(self) -> int:
         return len(self.offsets)
+
+    def read_blocks(self, source: BlockSource, order: ReadOrder) -> Iterator[FrameBlock]:
+        """Blocks as the source delivers them."""
+        return source.read_blocks(self, order)
 
 
 @dataclass(frozen=True)
@@ -118,6 +123,8 @@ class ReadOrder:
     """The whole frame as one slab, or its parts; they are interchangeable if nobody needs tiles."""
     for_tiles: bool
     """Whether tiles will be cut from the blocks."""
+    whole: bool = False
+    """Whether blocks have to hold whole frames, even if these are large."""
 
     @classmethod
     def for_scheme(cls, scheme: TilingScheme) -> ReadOrder:
@@ -126,21 +133,22 @@ class ReadOrder:
         return cls(depth=scheme.depth, slabs=_atomic_slabs(scheme.slices_array, sig_shape), for_tiles=True)
 
     @classmethod
-    def for_kernels(cls, sig_px: int) -> ReadOrder:
-        """Portions for compiled UDFs, which take blocks as they come."""
-        return cls(depth=1, slabs=(Slab(0, sig_px, range(0)),), for_tiles=False)
+    def for_kernels(cls, sig_px: int, *, whole: bool = False) -> ReadOrder:
+        """Portions for compiled UDFs, which take blocks as they come, of whole frames if need be."""
+        return cls(depth=1, slabs=(Slab(0, sig_px, range(0)),), for_tiles=False, whole=whole)
 
     def whole_frames(self) -> ReadOrder:
         """The same with all slabs joined, for sources that hold whole frames anyway."""
         last = self.slabs[-1]
         whole = Slab(0, last.px_stop, range(last.slices.stop))
-        return ReadOrder(depth=self.depth, slabs=(whole,), for_tiles=self.for_tiles)
+        return ReadOrder(depth=self.depth, slabs=(whole,), for_tiles=self.for_tiles, whole=self.whole)
 
     def fit(self, frame_px: int, itemsize: int, limit: int) -> tuple[int, tuple[Slab, ...]]:
         """Frames per block and slabs such that a block has about `limit` bytes, if at all possible."""
         frame_bytes = frame_px * itemsize
-        if self.depth * frame_bytes <= limit and (
-            self.for_tiles or MIN_FRAMES_PER_BLOCK * frame_bytes <= limit
+        if self.whole or (
+            self.depth * frame_bytes <= limit
+            and (self.for_tiles or MIN_FRAMES_PER_BLOCK * frame_bytes <= limit)
         ):
             return max(1, limit // (self.depth * frame_bytes)) * self.depth, self.whole_frames().slabs
         if not self.for_tiles:
@@ -153,10 +161,28 @@ class ReadOrder:
 
 
 class BlockSource(Protocol):
-    """What an I/O backend offers for plain pixels."""
+    """What an I/O backend offers besides the documented path."""
 
     def read_blocks(self, table: FrameTable, order: ReadOrder) -> Iterator[FrameBlock]:
         """Read the frames of a table; slabs run fastest. A block is valid until the next one is asked for."""
+        ...
+
+
+class Frames(Protocol):
+    """The selected frames of a partition, plain or packed."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the pixels in blocks, with byte order."""
+        ...
+
+    @property
+    def sig_shape(self) -> tuple[int, ...]:
+        """Shape of a frame as the user sees it."""
+        ...
+
+    def read_blocks(self, source: BlockSource, order: ReadOrder) -> Iterator[FrameBlock]:
+        """Read them; slabs run fastest. A block is valid until the next one is asked for."""
         ...
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from libertem.io.dataset.base.scheme import TilingScheme
 
-__all__ = ["File", "FileSet", "FileTree", "OffsetsSizes"]
+__all__ = ["File", "FileSet", "FileTree", "OffsetsSizes", "PartedFileSet"]
 
 
 class OffsetsSizes(NamedTuple):
@@ -248,6 +248,11 @@ class FileSet:
         self._frame_footer_bytes = frame_footer_bytes
         self._starts: list[int] | None = None
 
+    @property
+    def parts(self) -> tuple[FileSet, ...]:
+        """File sets that hold one part of each frame; just this one, unless frames are spread over files."""
+        return (self,)
+
     def _find(self, frame: int) -> int:
         if self._starts is None:
             # Not a `FileTree`: there may be a million files, and a list is made in no time.
@@ -324,3 +329,28 @@ class FileSet:
     def __getstate__(self) -> dict[str, Any]:
         # Cheap to make again and large to send.
         return {**self.__dict__, "_starts": None}
+
+
+class PartedFileSet(FileSet):
+    """Files of frames that are spread over several files: each of these has a part of every frame.
+
+    Iterating goes through all files, part by part.
+
+    Parameters
+    ----------
+    parts : sequence of FileSet
+        One for each part of a frame, all for the same frames. See `Packing.n_parts`.
+    """
+
+    def __init__(self, parts: Sequence[FileSet]) -> None:
+        super().__init__([file for part in parts for file in part])
+        self._parts = tuple(parts)
+
+    @property
+    def parts(self) -> tuple[FileSet, ...]:
+        """One file set for each part of a frame."""
+        return self._parts
+
+    def get_for_range(self, start: int, stop: int) -> PartedFileSet:
+        """Files that hold frames from `start` to `stop`, both included."""
+        return PartedFileSet([part.get_for_range(start, stop) for part in self._parts])

@@ -24,8 +24,10 @@ from libertem.exceptions import DataSetException, ShapeError, UnsupportedBackend
 from libertem.io.dataset.base.backends.contract import IOBackend
 from libertem.io.dataset.base.backends.rawio import RawFile, as_dataset_error
 from libertem.io.dataset.base.dataset import DataSet
+from libertem.io.dataset.base.decode import Decoder
 from libertem.io.dataset.base.files import FileSet
 from libertem.io.dataset.base.meta import DataSetMeta
+from libertem.io.dataset.base.packing import PackedDecoder, Packing
 from libertem.io.dataset.base.partition import BasePartition
 from libertem.io.dataset.base.scan import check_shape, check_sync_offset, integer_sync_offset
 
@@ -53,7 +55,7 @@ class FrameFacts:
     """What the files of a data set hold, before the user's overrides."""
 
     dtype: np.dtype[Any]
-    """As stored, with byte order."""
+    """As stored, with byte order; of packed pixels, that of the decoded ones."""
 
     image_count: int
     """Number of whole frames present."""
@@ -66,6 +68,12 @@ class FrameFacts:
 
     notices: tuple[str, ...] = ()
     """What the user has to know although loading goes on; given as `RuntimeWarning`."""
+
+    declared_dtype: np.dtype[Any] | None = None
+    """Dtype that the data set shows to users, if it is not `dtype`."""
+
+    sync_offset: int = 0
+    """Where the scan starts according to the file, for users who do not say (None)."""
 
 
 @dataclass(frozen=True)
@@ -253,6 +261,10 @@ class FrameFileDataSet(DataSet):
         """Where the frames lie."""
         raise NotImplementedError
 
+    def _get_packing(self) -> Packing | None:
+        """How pixels are packed; None for plain ones."""
+        return None
+
     @classmethod
     def recognize(cls, path: str, executor: ExecutorProtocol) -> dict[str, Any]:
         """What `detect_params` answers, or an error that tells why the file is not of this format.
@@ -328,11 +340,13 @@ class FrameFileDataSet(DataSet):
         shape = (*self._fit_nav_shape(facts), *self._fit_sig_shape(facts))
         sig_dims = len(self._fit_sig_shape(facts))
         self._nav_shape_product = prod(shape[: len(shape) - sig_dims])
-        self._sync_offset = check_sync_offset(self._sync_offset, self._image_count, path=self._path)
+        sync_offset = facts.sync_offset if self._sync_offset is None else self._sync_offset
+        self._sync_offset = check_sync_offset(sync_offset, self._image_count, path=self._path)
         self._sync_offset_info = self.get_sync_offset_info()
         self._meta = DataSetMeta(
             shape=Shape(shape, sig_dims=sig_dims),
             raw_dtype=facts.dtype,
+            dtype=facts.declared_dtype,
             sync_offset=self._sync_offset,
             image_count=self._image_count,
         )
@@ -340,7 +354,8 @@ class FrameFileDataSet(DataSet):
 
     def _initialized(self) -> DataSetMeta:
         if self._meta is None:
-            raise RuntimeError(f"{type(self).__name__} is not initialized, use Context.load")
+            name = type(self).__name__
+            raise RuntimeError(f"{name} is not initialized: use Context.load, or call initialize()")
         return self._meta
 
     @property
@@ -367,9 +382,15 @@ class FrameFileDataSet(DataSet):
                 raise DataSetException(f"invalid dataset: {err}", path=fileset[idx].path) from err
         return True
 
+    def get_decoder(self) -> Decoder | None:
+        """For packed pixels, what decodes them on the documented path."""
+        packing = self._get_packing()
+        return None if packing is None else PackedDecoder(packing)
+
     def get_partitions(self) -> Iterator[BasePartition]:
         """All partitions in order."""
         fileset = self._get_fileset()
+        packing = self._get_packing()
         for part_slice, start, stop in self.get_slices():
             yield self.partition_class(
                 meta=self._initialized(),
@@ -379,6 +400,8 @@ class FrameFileDataSet(DataSet):
                 num_frames=stop - start,
                 io_backend=self.get_io_backend(),
                 decoder=self.get_decoder(),
+                # Partition classes of others have the documented signature.
+                **({} if packing is None else {"packing": packing}),
             )
 
     def get_diagnostics(self) -> list[dict[str, Any]]:

@@ -12,11 +12,12 @@ from libertem.common.math import count_nonzero, flat_nonzero, prod
 from libertem.common.shape import Shape
 from libertem.common.slice import Slice
 from libertem.io.dataset.base.backends.contract import IOBackend
-from libertem.io.dataset.base.blocks import FrameBlock, FrameTable, ReadOrder
+from libertem.io.dataset.base.blocks import FrameBlock, Frames, FrameTable, ReadOrder
 from libertem.io.dataset.base.coordinates import roi_for_partition
 from libertem.io.dataset.base.decode import Decoder, DtypeConversionDecoder
 from libertem.io.dataset.base.files import File, FileSet
 from libertem.io.dataset.base.meta import DataSetMeta
+from libertem.io.dataset.base.packing import PackedDecoder, Packing, packed_frames, packed_read_ranges
 from libertem.io.dataset.base.ranges import ReadRanges, locate_frames, select_frames
 from libertem.io.dataset.base.scan import make_partition_slices
 from libertem.io.dataset.base.scheme import TilingScheme
@@ -159,7 +160,10 @@ class Partition:
     def get_frame_blocks(
         self, order: ReadOrder, roi: npt.NDArray[np.bool_] | None
     ) -> Iterator[FrameBlock] | None:
-        """Plain pixels where they lie, for compiled UDFs; None if this partition cannot offer them."""
+        """Pixels where they lie, for compiled UDFs; None if this partition cannot offer them.
+
+        Corrections are not applied: who takes blocks has to do that.
+        """
         return None
 
 
@@ -194,6 +198,8 @@ class BasePartition(Partition):
         How to read.
     decoder : Decoder, optional
         How to translate stored pixels.
+    packing : Packing, optional
+        How pixels are packed; takes the place of `decoder`.
 
     Raises
     ------
@@ -210,10 +216,14 @@ class BasePartition(Partition):
         num_frames: int,
         io_backend: IOBackend,
         decoder: Decoder | None = None,
+        packing: Packing | None = None,
     ) -> None:
+        if decoder is None and packing is not None:
+            decoder = PackedDecoder(packing)
         super().__init__(meta=meta, partition_slice=partition_slice, io_backend=io_backend, decoder=decoder)
         if num_frames <= 0:
             raise ValueError(f"invalid number of frames: {num_frames}")
+        self._packing = packing
         self._start_frame = start_frame
         self._num_frames = num_frames
         self._corrections: CorrectionSet | None = None
@@ -251,6 +261,15 @@ class BasePartition(Partition):
         self, tiling_scheme: TilingScheme, roi: npt.NDArray[np.bool_] | None = None
     ) -> ReadRanges:
         assert self._fileset is not None
+        if self._packing is not None:
+            return packed_read_ranges(
+                self._fileset,
+                self._packing,
+                tiling_scheme,
+                (self._start_frame, self._stop_frame()),
+                self.meta.sync_offset,
+                None if roi is None else flat_nonzero(roi),
+            )
         return self._fileset.get_read_ranges(
             start_at_frame=self._start_frame,
             stop_before_frame=self._stop_frame(),
@@ -289,10 +308,10 @@ class BasePartition(Partition):
         scheme = tiling_scheme.adjust_for_partition(self)
         self.validate_tiling_scheme(scheme)
         backend = self.meta.array_backends[0] if array_backend is None else array_backend
-        table = self._frame_table(roi) if backend in (NUMPY, CUDA) else None
-        if table is not None:
-            cutter = TileCutter(table, scheme, dest_dtype, self._corrections)
-            for block in self._read_blocks(table, ReadOrder.for_scheme(scheme)):
+        frames = self._frames(roi) if backend in (NUMPY, CUDA) else None
+        if frames is not None:
+            cutter = TileCutter(frames, scheme, dest_dtype, self._corrections)
+            for block in self._read_blocks(frames, ReadOrder.for_scheme(scheme)):
                 yield from cutter.cut(block)
             return
         yield from self._get_decoded_tiles(scheme, dest_dtype, roi, backend)
@@ -322,10 +341,10 @@ class BasePartition(Partition):
             )
         )
 
-    def _frame_table(self, roi: npt.NDArray[np.bool_] | None) -> FrameTable | None:
+    def _frames(self, roi: npt.NDArray[np.bool_] | None) -> Frames | None:
         """Where the frames lie; None if something in the documented way was overridden."""
         fileset = self._fileset
-        if fileset is None or not self._is_plain(fileset):
+        if fileset is None or not self._is_regular(fileset):
             return None
         images, first = select_frames(
             self._start_frame,
@@ -333,11 +352,14 @@ class BasePartition(Partition):
             None if roi is None else flat_nonzero(roi),
             self.meta.sync_offset,
         )
+        sig_shape = self.meta.shape.sig.to_tuple()
+        if self._packing is not None:
+            return packed_frames(fileset, self._packing, (images, first), sig_shape)
         files = fileset.get_as_arr()
         rows, offsets = locate_frames(
             images,
             files,
-            prod(self.meta.shape.sig),
+            prod(sig_shape),
             self.meta.raw_dtype.itemsize * 8,
             fileset._frame_header_bytes,
             fileset._frame_footer_bytes,
@@ -348,11 +370,13 @@ class BasePartition(Partition):
             offsets=offsets,
             first=first,
             dtype=self.meta.raw_dtype,
-            sig_shape=self.meta.shape.sig.to_tuple(),
+            sig_shape=sig_shape,
         )
 
-    def _is_plain(self, fileset: FileSet) -> bool:
-        if self._decoder is not None and type(self._decoder) is not DtypeConversionDecoder:
+    def _is_regular(self, fileset: FileSet) -> bool:
+        """Whether frames can be read without asking read ranges and decoders."""
+        known = DtypeConversionDecoder if self._packing is None else PackedDecoder
+        if self._decoder is not None and type(self._decoder) is not known:
             return False
         changed = (
             type(self)._get_read_ranges is not BasePartition._get_read_ranges
@@ -370,34 +394,31 @@ class BasePartition(Partition):
     def _has_block_source(self) -> bool:
         return self.get_io_backend().get_impl().block_source() is not None
 
-    def _read_blocks(self, table: FrameTable, order: ReadOrder) -> Iterator[FrameBlock]:
+    def _read_blocks(self, frames: Frames, order: ReadOrder) -> Iterator[FrameBlock]:
         source = self.get_io_backend().get_impl().block_source()
         assert source is not None
-        yield from source.read_blocks(table, order)
+        yield from frames.read_blocks(source, order)
 
     def get_frame_blocks(
         self, order: ReadOrder, roi: npt.NDArray[np.bool_] | None
     ) -> Iterator[FrameBlock] | None:
-        """Plain pixels where they lie, for compiled UDFs.
+        """Pixels where they lie, for compiled UDFs, without corrections.
 
-        None if the pixels have to be decoded or corrected, or if a part of the documented way from
-        files to tiles was overridden.
+        None if a part of the documented way from files to tiles was overridden.
         """
         if type(self).get_tiles is not BasePartition.get_tiles:
             return None
-        if self._corrections is not None and self._corrections.have_corrections():
-            return None
         if self._fileset is None:
             return iter(())
-        table = self._frame_table(roi)
-        return None if table is None else self._read_blocks(table, order)
+        frames = self._frames(roi)
+        return None if frames is None else self._read_blocks(frames, order)
 
     def make_tile_cutter(
         self, scheme: TilingScheme, dest_dtype: npt.DTypeLike, roi: npt.NDArray[np.bool_] | None
     ) -> TileCutter | None:
-        """What cuts the blocks of `get_frame_blocks` into tiles."""
-        table = self._frame_table(roi)
-        return None if table is None else TileCutter(table, scheme, dest_dtype, self._corrections)
+        """What cuts the blocks of `get_frame_blocks` into tiles, with corrections."""
+        frames = self._frames(roi)
+        return None if frames is None else TileCutter(frames, scheme, dest_dtype, self._corrections)
 
     def __repr__(self) -> str:
         stop = self._start_frame + self._num_frames

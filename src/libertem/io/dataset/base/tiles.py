@@ -11,7 +11,7 @@ from libertem.common.math import prod
 from libertem.common.protocols import CorrectionsProtocol
 from libertem.common.shape import Shape
 from libertem.common.slice import Slice
-from libertem.io.dataset.base.blocks import FrameBlock, FrameRun, FrameTable
+from libertem.io.dataset.base.blocks import FrameBlock, FrameRun, Frames
 from libertem.io.dataset.base.decode import check_conversion
 from libertem.io.dataset.base.tile import DataTile
 
@@ -28,8 +28,8 @@ class TileCutter:
 
     Parameters
     ----------
-    table : FrameTable
-        Of the frames in the blocks.
+    frames : Frames
+        Those in the blocks.
     scheme : TilingScheme
         Adjusted to the partition.
     dest_dtype : dtype
@@ -40,12 +40,12 @@ class TileCutter:
 
     def __init__(
         self,
-        table: FrameTable,
+        frames: Frames,
         scheme: TilingScheme,
         dest_dtype: npt.DTypeLike,
         corrections: CorrectionsProtocol | None,
     ) -> None:
-        self._stored = table.dtype
+        self._stored = frames.dtype
         self._dest = np.dtype(dest_dtype)
         check_conversion(self._stored, self._dest)
         self._scheme = scheme
@@ -53,7 +53,7 @@ class TileCutter:
             corrections if corrections is not None and corrections.have_corrections() else None
         )
         self._copy = self._corrections is not None or self._stored != self._dest
-        sig_shape = table.sig_shape
+        sig_shape = frames.sig_shape
         item = self._stored.itemsize
         self._strides = tuple(prod(sig_shape[axis + 1 :]) * item for axis in range(len(sig_shape)))
         self._out: npt.NDArray[Any] | None = None

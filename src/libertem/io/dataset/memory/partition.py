@@ -157,7 +157,6 @@ class MemPartition(BasePartition):
         if (
             type(self).get_tiles is not MemPartition.get_tiles
             or self._knobs.only_tiles
-            or self._has_corrections()
             or not {NUMPY, CUDA}.intersection(self.meta.array_backends)
         ):
             return None
@@ -207,7 +206,7 @@ class MemPartition(BasePartition):
             dtype=self.meta.dtype,
             sig_shape=self.meta.shape.sig.to_tuple(),
         )
-        return _ContiguousCutter(table, scheme, dest_dtype, None)
+        return _ContiguousCutter(table, scheme, dest_dtype, self._corrections)
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()

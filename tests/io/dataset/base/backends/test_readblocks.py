@@ -30,7 +30,7 @@ def test_without_advice_a_thread_reads_ahead(
 ) -> None:
     monkeypatch.setattr(RawFile, "advise_willneed", lambda *_: False)
     np.testing.assert_array_equal(read(store, max_buffer_size), IMAGES)
-    assert not [t for t in threading.enumerate() if t.name.startswith("libertem")]
+    assert not [t for t in threading.enumerate() if t.name == "libertem-read-ahead"]
 
 
 def test_the_system_is_asked_for_the_next_blocks_before_the_current_one_is_read(
