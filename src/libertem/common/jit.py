@@ -13,9 +13,10 @@ from importlib import metadata
 from typing import Any, TypeVar, cast
 
 import numba
+from numba import extending
 from numba.core import entrypoints
 
-__all__ = ["inline_jit", "jit"]
+__all__ = ["inline_jit", "intrinsic", "jit"]
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -31,6 +32,11 @@ def jit(fn: F) -> F:
 def inline_jit(fn: F) -> F:
     """Compile a helper that disappears into the kernels that call it."""
     return cast("F", numba.njit(fn, inline="always"))
+
+
+def intrinsic(build: Callable[..., Any]) -> Any:
+    """Make a function for kernels of one that writes machine code; the compiler passes the typing context."""
+    return extending.intrinsic(build)
 
 
 @cache

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from libertem.io.dataset.base.blocks import FrameBlock
     from libertem.udf.contract import UDF
 
-__all__ = ["REAL_PIXELS", "first_row", "takes_blocks"]
+__all__ = ["REAL_PIXELS", "first_row", "swap_flag", "takes_blocks"]
 
 REAL_PIXELS = frozenset(np.dtype(t) for t in ("bool", "u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8"))
 """Dtypes (native byte order) that the kernels take. 64 bit integers lose digits as float64."""
@@ -64,3 +64,8 @@ def first_row(udf: UDF, block: FrameBlock) -> int:
     partition_slice = udf.meta._partition_slice
     assert partition_slice is not None
     return block.first - partition_slice.origin[0]
+
+
+def swap_flag(block: FrameBlock) -> bool | None:
+    """What kernels get as `swapped`: True or None, which leads to code without the question."""
+    return True if block.swapped else None

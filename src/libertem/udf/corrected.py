@@ -117,7 +117,7 @@ class BlockCorrections:
                 as_numbers(run.buffer),
                 run.starts,
                 block.px_start,
-                block.swapped,
+                True if block.swapped else None,
                 self.neighbours[inside],
                 self.counts[inside],
                 self.dark,

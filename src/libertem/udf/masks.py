@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from libertem.common.protocols import UDFMethod
 from libertem.common.slice import Slice
 from libertem.masks.container import MaskContainer
 from libertem.udf.accumulate import as_numbers, exact_dtype
-from libertem.udf.blocks import first_row
+from libertem.udf.blocks import first_row, swap_flag
 from libertem.udf.contract import UDF
 from libertem.udf.corrected import CorrectedMasks, block_corrections
 
@@ -217,7 +216,7 @@ class BlockProducts:
     """
 
     def __init__(self, udf: UDF, masks: MaskContainer | npt.NDArray[Any], dtype: npt.DTypeLike) -> None:
-        from libertem.udf.kernels.dots import cut_spans, group_masks
+        from libertem.udf.kernels.dots import group_masks
 
         if isinstance(masks, MaskContainer):
             sig = udf.meta.dataset_shape.sig
@@ -227,35 +226,27 @@ class BlockProducts:
             stack = masks
         self._corrections = block_corrections(udf)
         self._corrected: CorrectedMasks | None = None
-        self._left_out = None
         if self._corrections is not None:
             self._corrected = self._corrections.correct_masks(stack, dtype)
             stack = self._corrected.weights
-            if udf.meta.dataset_dtype.kind == "f":
-                # Excluded pixels may hold NaN, which a weight of 0 does not remove.
-                self._left_out = self._corrections.excluded
+        # Excluded pixels of floats, which a weight of 0 does not remove.
+        self._may_hold_nan = udf.meta.dataset_dtype.kind == "f"
         self._groups = group_masks(stack)
-        self._cut_spans = lru_cache(maxsize=64)(cut_spans)
-
-    def _spans(self, block: FrameBlock) -> npt.NDArray[np.int64]:
-        if self._corrections is None or self._left_out is None:
-            return self._cut_spans(block.n_px)
-        from libertem.udf.kernels.dots import cut_spans
-
-        inside = self._left_out[self._corrections.find_excluded(block)]
-        return cut_spans(block.n_px, inside - block.px_start)
 
     def add(self, udf: UDF, block: FrameBlock, total: npt.NDArray[np.float64]) -> None:
         """Add the products of a block to `total`, ``(frames of the partition, masks)``."""
         from libertem.udf.kernels.dots import dot_masks
 
         first = row = first_row(udf, block)
-        spans = self._spans(block)
         dark = None if self._corrected is None else self._corrected.dark
+        left_out = None
+        if self._corrections is not None and self._may_hold_nan:
+            inside = self._corrections.find_excluded(block)
+            left_out = self._corrections.excluded[inside] - block.px_start
         for run in block.runs:
             out = total[row : row + run.starts.shape[0]]
-            pixels = as_numbers(run.buffer)
-            dot_masks(pixels, run.starts, spans, block.swapped, self._groups, block.px_start, out, dark)
+            where = (as_numbers(run.buffer), run.starts, block.n_px, swap_flag(block))
+            dot_masks(*where, self._groups, block.px_start, out, dark, left_out)
             row += out.shape[0]
         if self._corrections is not None and self._corrected is not None:
             if block.px_start == 0:

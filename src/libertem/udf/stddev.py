@@ -9,6 +9,7 @@ import numpy as np
 
 from libertem.common.buffers import BufferWrapper
 from libertem.udf.accumulate import as_numbers, lanes_for
+from libertem.udf.blocks import swap_flag
 from libertem.udf.contract import UDF
 from libertem.udf.corrected import ExcludedPixels
 
@@ -79,17 +80,18 @@ class StdDevUDF(UDF):
         self._excluded = ExcludedPixels.of(self)
 
     def _process_block(self, block: FrameBlock) -> None:
-        from libertem.udf.kernels.moments import moments, power_sums
+        from libertem.udf.kernels.moments import moments, power_sums, scratch_for_squares
 
         where = slice(block.px_start, block.px_stop)
         sums, varsums = self.results.sum.reshape(-1)[where], self.results.varsum.reshape(-1)[where]
         before = self._frames_seen.get(block.px_start, 0)
         for run in block.runs:
             pixels = as_numbers(run.buffer)
-            frames = (pixels, run.starts, block.n_px, block.swapped, before)
+            frames = (pixels, run.starts, block.n_px, swap_flag(block), before)
             if pixels.dtype.kind in "iu" and pixels.dtype.itemsize <= 2:
                 lanes = lanes_for(pixels.dtype, sums.dtype)
-                power_sums(*frames, lanes, np.empty(lanes.shape[0]), sums, varsums)
+                squares = scratch_for_squares(pixels.dtype, lanes.shape[0])
+                power_sums(*frames, lanes, squares, sums, varsums)
             else:
                 moments(*frames, sums, varsums)
             before += run.starts.shape[0]

@@ -9,6 +9,7 @@ import numpy as np
 
 from libertem.common.buffers import BufferWrapper
 from libertem.udf.accumulate import add_sum, as_numbers, exact_dtype, lanes_for
+from libertem.udf.blocks import swap_flag
 from libertem.udf.contract import UDF
 from libertem.udf.corrected import ExcludedPixels
 
@@ -76,7 +77,7 @@ class SumUDF(UDF):
         for run in block.runs:
             pixels = as_numbers(run.buffer)
             lanes = lanes_for(pixels.dtype, total.dtype)
-            sum_frames(pixels, run.starts, block.n_px, block.swapped, lanes, total)
+            sum_frames(pixels, run.starts, block.n_px, swap_flag(block), lanes, total)
         if self._excluded is not None:
             self._excluded.add(block)
 

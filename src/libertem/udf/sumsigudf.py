@@ -9,7 +9,7 @@ import numpy as np
 
 from libertem.common.buffers import BufferWrapper
 from libertem.udf.accumulate import add_sum, as_numbers, exact_dtype
-from libertem.udf.blocks import first_row
+from libertem.udf.blocks import first_row, swap_flag
 from libertem.udf.contract import UDF
 from libertem.udf.corrected import block_corrections
 from libertem.udf.masks import BlockProducts
@@ -66,7 +66,7 @@ class SumSigUDF(UDF):
             pixels = as_numbers(run.buffer)
             # Integers are added up as integers, also where the total is a float.
             exact = np.zeros(n, dtype=exact_dtype(pixels.dtype))
-            sum_pixels(pixels, run.starts, block.n_px, block.swapped, exact)
+            sum_pixels(pixels, run.starts, block.n_px, swap_flag(block), exact)
             self.results.total[row : row + n] += exact.astype(self.results.total.dtype)
             row += n
 

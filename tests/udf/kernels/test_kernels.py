@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from libertem.udf.accumulate import exact_dtype, lanes_for
 from libertem.udf.kernels.dots import cut_spans, dot_masks, group_masks
-from libertem.udf.kernels.moments import EXACT_FRAMES, moments, power_sums
+from libertem.udf.kernels.moments import EXACT_FRAMES, moments, power_sums, scratch_for_squares
 from libertem.udf.kernels.sums import sum_frames, sum_pixels
 
 INTEGERS = ["u1", "i1", "u2", "i2", "u4", "i4"]
@@ -89,7 +89,7 @@ def test_dot_masks_equals_the_matrix_product(dtype: str, n_masks: int, mask_dtyp
     memory = random_memory(dtype, 20000, seed=1)
     masks = np.random.default_rng(2).random((n_masks, n_px)).astype(mask_dtype)
     out = np.ones((starts.shape[0], n_masks))
-    dot_masks(memory, starts, cut_spans(n_px), False, group_masks(masks), 0, out)
+    dot_masks(memory, starts, n_px, False, group_masks(masks), 0, out)
     frames = frames_at(memory, starts, n_px).astype("f8")
     # Relative to the size of the terms: sums of signed values may cancel.
     scale = np.abs(frames) @ np.abs(masks.T.astype("f8"))
@@ -103,7 +103,7 @@ def test_parts_of_frames_meet_their_part_of_the_masks() -> None:
     out = np.zeros((5, 6))
     for first, n_px in ((0, 37), (37, 63)):
         starts = np.arange(5) * 100 + first
-        dot_masks(frames.reshape(-1), starts, cut_spans(n_px), False, group_masks(masks), first, out)
+        dot_masks(frames.reshape(-1), starts, n_px, False, group_masks(masks), first, out)
     np.testing.assert_allclose(out, frames.astype("f8") @ masks.T, rtol=1e-12)
 
 
@@ -113,7 +113,7 @@ def test_dot_masks_reads_big_endian_integers(dtype: str) -> None:
     masks = np.random.default_rng(4).random((3, 40))
     out = np.zeros((6, 3))
     stored = frames.astype(dtype).reshape(-1).view(np.dtype(dtype).newbyteorder("="))
-    dot_masks(stored, np.arange(6) * 40, cut_spans(40), True, group_masks(masks), 0, out)
+    dot_masks(stored, np.arange(6) * 40, 40, True, group_masks(masks), 0, out)
     np.testing.assert_allclose(out, frames.astype("f8") @ masks.T, rtol=1e-12, atol=1e-6)
 
 
@@ -126,8 +126,8 @@ def test_the_dark_frame_is_subtracted_and_gaps_are_left_out(n_masks: int, real: 
     left_out = np.array([0, 1, 77, 2047, 2048, 4999])
     frames[:, left_out] = np.nan
     out = np.ones((7, n_masks))
-    spans = cut_spans(5000, left_out)
-    dot_masks(frames.reshape(-1), np.arange(7) * 5000, spans, False, group_masks(masks), 0, out, dark)
+    starts = np.arange(7) * 5000
+    dot_masks(frames.reshape(-1), starts, 5000, None, group_masks(masks), 0, out, dark, left_out)
     kept = np.setdiff1d(np.arange(5000), left_out)
     expected = (frames[:, kept].astype("f8") - dark[kept]) @ masks[:, kept].T.astype("f8")
     np.testing.assert_allclose(out - 1, expected, rtol=3e-6 if real == "f4" else 1e-12)
@@ -136,10 +136,10 @@ def test_the_dark_frame_is_subtracted_and_gaps_are_left_out(n_masks: int, real: 
 @given(st.integers(1, 6000), st.sets(st.integers(0, 5999), max_size=30))
 def test_spans_cover_all_pixels_but_those_left_out(n_px: int, left_out: set[int]) -> None:
     gaps = sorted(px for px in left_out if px < n_px)
-    spans = cut_spans(n_px, np.array(gaps, dtype=np.int64))
+    spans = cut_spans(n_px, 512, np.array(gaps, dtype=np.int64))
     covered = [px for start, stop in spans for px in range(start, stop)]
     assert covered == [px for px in range(n_px) if px not in left_out]
-    assert all(0 < stop - start <= 2048 for start, stop in spans)
+    assert all(0 < stop - start <= 512 for start, stop in spans)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -155,7 +155,8 @@ def test_moments_of_parts_equal_those_of_the_whole(dtype: str, counts: tuple[int
         starts = np.arange(done, done + count) * n_px
         if dtype in ("u1", "i1", "u2", "i2"):
             lanes = lanes_for(np.dtype(dtype), sums.dtype)
-            power_sums(memory, starts, n_px, False, done, lanes, np.empty(len(lanes)), sums, varsums)
+            squares = scratch_for_squares(memory.dtype, len(lanes))
+            power_sums(memory, starts, n_px, False, done, lanes, squares, sums, varsums)
         else:
             moments(memory, starts, n_px, False, done, sums, varsums)
         done += count
@@ -184,7 +185,7 @@ def test_power_sums_are_exact_for_full_scale_values_with_a_spread_of_one() -> No
         False,
         0,
         lanes,
-        np.empty(len(lanes)),
+        scratch_for_squares(frames.dtype, len(lanes)),
         sums,
         varsums,
     )

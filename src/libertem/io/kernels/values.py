@@ -8,8 +8,6 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from libertem.common.jit import inline_jit
-
 __all__ = ["stored", "swap_bytes"]
 
 
@@ -18,7 +16,7 @@ def swap_bytes(x: Any) -> Any:
     raise NotImplementedError("only to be called from compiled code")
 
 
-@overload(swap_bytes, inline="always")
+@overload(swap_bytes)
 def _swap_bytes(x: Any) -> Any:
     integer: Any = x if isinstance(x, types.Integer) else types.int8
     signed = integer.signed
@@ -48,7 +46,22 @@ def _swap_bytes(x: Any) -> Any:
     return same
 
 
-@inline_jit
-def stored(x: Any, swapped: bool) -> Any:
-    """The value of a stored pixel. Compilers move the question out of the loop."""
-    return swap_bytes(x) if swapped else x
+def stored(x: Any, swapped: Any) -> Any:
+    """The value of a stored pixel. Only for kernels.
+
+    `swapped` is True if the other byte order was stored, False or None if not. With None no question is left
+    in the compiled loop: compilers find vector instructions more often.
+    """
+    raise NotImplementedError("only to be called from compiled code")
+
+
+@overload(stored)
+def _stored(x: Any, swapped: Any) -> Any:
+    # numba wants the same annotations as above.
+    def as_it_is(x: Any, swapped: Any) -> Any:
+        return x
+
+    def in_other_order(x: Any, swapped: Any) -> Any:
+        return swap_bytes(x) if swapped else x
+
+    return as_it_is if isinstance(swapped, types.NoneType) else in_other_order

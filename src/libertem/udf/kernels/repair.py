@@ -20,7 +20,7 @@ def mean_of_neighbours(
     pixels: npt.NDArray[Any],
     starts: npt.NDArray[np.int64],
     first_px: int,
-    swapped: bool,
+    swapped: bool | None,
     neighbours: npt.NDArray[np.int64],
     counts: npt.NDArray[np.int64],
     dark: npt.NDArray[np.float64],

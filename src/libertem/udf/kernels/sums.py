@@ -1,8 +1,9 @@
 """Sums over frames, and over the pixels of each frame.
 
 All kernels of this package take frames where they lie: `pixels` is 1D memory, `starts` the index of the
-first pixel of each frame (or of the same part of each frame), `swapped` tells whether the stored byte order
-is the other one. Slices, not index arithmetic, reach the pixels: only then compilers use vector registers.
+first pixel of each frame (or of the same part of each frame), `swapped` is True if the stored byte order is
+the other one, else None. Slices, not index arithmetic, reach the pixels: only then compilers use vector
+registers.
 """
 
 from __future__ import annotations
@@ -28,7 +29,12 @@ FRAMES_PER_FLUSH = 32768
 
 @jit
 def sum_frames(
-    pixels: Pixels, starts: Starts, n_px: int, swapped: bool, lanes: npt.NDArray[Any], sums: npt.NDArray[Any]
+    pixels: Pixels,
+    starts: Starts,
+    n_px: int,
+    swapped: bool | None,
+    lanes: npt.NDArray[Any],
+    sums: npt.NDArray[Any],
 ) -> None:
     """Add frames to `sums`, eight at a time.
 
@@ -75,7 +81,9 @@ def sum_frames(
 
 
 @jit
-def sum_pixels(pixels: Pixels, starts: Starts, n_px: int, swapped: bool, sums: npt.NDArray[Any]) -> None:
+def sum_pixels(
+    pixels: Pixels, starts: Starts, n_px: int, swapped: bool | None, sums: npt.NDArray[Any]
+) -> None:
     """Add the sum over the pixels of each frame to `sums`, which has one element per frame."""
     total = sums.dtype.type
     for f in range(starts.shape[0]):

@@ -383,14 +383,13 @@ class FrameFileDataSet(DataSet):
         return True
 
     def get_decoder(self) -> Decoder | None:
-        """For packed pixels, what decodes them on the documented path."""
+        """For packed pixels, what carries the packing and decodes on the documented path."""
         packing = self._get_packing()
         return None if packing is None else PackedDecoder(packing)
 
     def get_partitions(self) -> Iterator[BasePartition]:
         """All partitions in order."""
         fileset = self._get_fileset()
-        packing = self._get_packing()
         for part_slice, start, stop in self.get_slices():
             yield self.partition_class(
                 meta=self._initialized(),
@@ -400,8 +399,6 @@ class FrameFileDataSet(DataSet):
                 num_frames=stop - start,
                 io_backend=self.get_io_backend(),
                 decoder=self.get_decoder(),
-                # Partition classes of others have the documented signature.
-                **({} if packing is None else {"packing": packing}),
             )
 
     def get_diagnostics(self) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from libertem.io.dataset.base.coordinates import roi_for_partition
 from libertem.io.dataset.base.decode import Decoder, DtypeConversionDecoder
 from libertem.io.dataset.base.files import File, FileSet
 from libertem.io.dataset.base.meta import DataSetMeta
-from libertem.io.dataset.base.packing import PackedDecoder, Packing, packed_frames, packed_read_ranges
+from libertem.io.dataset.base.packing import PackedDecoder, packed_frames, packed_read_ranges
 from libertem.io.dataset.base.ranges import ReadRanges, locate_frames, select_frames
 from libertem.io.dataset.base.scan import make_partition_slices
 from libertem.io.dataset.base.scheme import TilingScheme
@@ -197,9 +197,7 @@ class BasePartition(Partition):
     io_backend : IOBackend
         How to read.
     decoder : Decoder, optional
-        How to translate stored pixels.
-    packing : Packing, optional
-        How pixels are packed; takes the place of `decoder`.
+        How to translate stored pixels; a `PackedDecoder` for packed ones.
 
     Raises
     ------
@@ -216,14 +214,11 @@ class BasePartition(Partition):
         num_frames: int,
         io_backend: IOBackend,
         decoder: Decoder | None = None,
-        packing: Packing | None = None,
     ) -> None:
-        if decoder is None and packing is not None:
-            decoder = PackedDecoder(packing)
         super().__init__(meta=meta, partition_slice=partition_slice, io_backend=io_backend, decoder=decoder)
         if num_frames <= 0:
             raise ValueError(f"invalid number of frames: {num_frames}")
-        self._packing = packing
+        self._packing = decoder.packing if isinstance(decoder, PackedDecoder) else None
         self._start_frame = start_frame
         self._num_frames = num_frames
         self._corrections: CorrectionSet | None = None
