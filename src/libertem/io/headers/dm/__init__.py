@@ -1,0 +1,6 @@
+"""The tag tree of Digital Micrograph files: parser and result."""
+
+from libertem.io.headers.dm.parser import parse_tags
+from libertem.io.headers.dm.tags import DMArray, DMTags, DMValue, Names
+
+__all__ = ["DMArray", "DMTags", "DMValue", "Names", "parse_tags"]
