@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from libertem.api import Context
+from libertem.common.arrays import to_dense
 from libertem.exceptions import DataSetException
 from libertem.io.corrections.corrset import CorrectionSet
 from libertem.io.dataset.base.backends.buffered import BufferedBackend
@@ -165,7 +166,7 @@ class ContentTests(SuiteSetup):
         expected = shown[selected & inside & present]
         tile = partition.get_macrotile(dest_dtype="float64", roi=roi)
         what = f"macrotile of {partition!r} with sync_offset {partition.meta.sync_offset}, ROI {roi}"
-        assert_same_pixels(np.asarray(tile.data), expected, what)
+        assert_same_pixels(to_dense(tile.data).reshape(tile.shape), expected, what)
         # Of a partition without frames: where it would start.
         first = int(np.flatnonzero(selected & inside & present if expected.size else inside)[0])
         origin = int(np.count_nonzero(selected[:first]))

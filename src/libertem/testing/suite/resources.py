@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from libertem.api import Context
+from libertem.common.arrays import to_dense
 from libertem.executor.inline import InlineJobExecutor
 from libertem.io.dataset.base.backends.rawio import io_counts
 from libertem.io.dataset.base.dataset import DataSet
@@ -196,10 +197,9 @@ class ResourceTests(SuiteSetup):
                 make_scheme(ds, (1, *self.sig_shape)), dest_dtype=dest
             )
             first = next(iter(tiles))
-            assert_same_pixels(
-                np.array(first.data).astype("float64"), frames[:1].astype("float64"), "the first tile"
-            )
-            del tiles, first
+            pixels = to_dense(first.data).reshape(first.shape).astype("float64")
+            assert_same_pixels(pixels, frames[:1].astype("float64"), "the first tile")
+            del tiles, first, pixels
         self._check_nothing_left(tmp_path, threads, f"after {ds!r} was read in part")
 
     def _check_nothing_left(self, folder: Path, threads: set[threading.Thread], when: str) -> None:
