@@ -11,8 +11,8 @@ from numba import types
 from numba.extending import overload
 
 from libertem.common.jit import jit
+from libertem.io.kernels.prefetch import PREFETCH_BYTES, prefetch
 from libertem.io.kernels.values import stored
-from libertem.udf.kernels.prefetch import PREFETCH_BYTES, prefetch
 
 if TYPE_CHECKING:
     import numpy.typing as npt

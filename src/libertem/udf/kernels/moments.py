@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from libertem.common.jit import jit
+from libertem.io.kernels.prefetch import PREFETCH_BYTES, prefetch
 from libertem.io.kernels.values import stored
-from libertem.udf.kernels.prefetch import PREFETCH_BYTES, prefetch
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -7,11 +7,12 @@ that numba supports.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba import extending, types
+from numba import types
+
+from libertem.common.jit import intrinsic
 
 __all__ = ["load_word", "reverse_bits", "store_bits", "store_word"]
 
@@ -19,11 +20,6 @@ BYTE = ir.IntType(8)
 WORD = ir.IntType(64)
 BITS = ir.VectorType(ir.IntType(1), 64)
 BYTES = ir.VectorType(BYTE, 64)
-
-
-def intrinsic(build: Callable[..., Any]) -> Any:
-    """Make a function for kernels of one that writes machine code; the compiler passes the typing context."""
-    return extending.intrinsic(build)
 
 
 def _place(context: Any, builder: Any, array_type: Any, array: Any, index: Any, kind: Any) -> Any:
