@@ -7,7 +7,9 @@ kind ``'nav'`` results that belong to a block start at ``block.first`` minus the
 Blocks are not corrected: the UDF does that, see `libertem.udf.corrected`. `_begin_blocks` and
 `_finish_blocks` are called before the first and after the last block of a partition.
 
-The hook and the process method have to give the same results; the test suite runs both.
+`_process_sparse_block` is the same for `libertem.io.dataset.base.blocks.SparseBlock` objects.
+
+The hooks and the process method have to give the same results; the test suite runs both.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import numpy as np
 from libertem.udf.corrected import have_linear_form
 
 if TYPE_CHECKING:
-    from libertem.io.dataset.base.blocks import FrameBlock
+    from libertem.io.dataset.base.blocks import FrameBlock, SparseBlock
     from libertem.udf.contract import UDF
 
 __all__ = ["REAL_PIXELS", "first_row", "swap_flag", "takes_blocks"]
@@ -42,12 +44,16 @@ _DECIDES_ON_DATA = (
 """A subclass that defines one of these expects to be asked; then nothing is taken past it."""
 
 
-def takes_blocks(udf: UDF, stored_dtype: np.dtype[Any]) -> bool:
-    """Whether `_process_block` may be used for this UDF, pixels of this dtype, and the corrections."""
+def takes_blocks(udf: UDF, stored_dtype: np.dtype[Any], *, sparse: bool = False) -> bool:
+    """Whether `_process_block` may be used for this UDF, pixels of this dtype, and the corrections.
+
+    With `sparse`, whether `_process_sparse_block` may.
+    """
     if not have_linear_form(udf.meta.corrections):
         return False
+    hook = "_process_sparse_block" if sparse else "_process_block"
     for cls in type(udf).__mro__:
-        if "_process_block" in cls.__dict__:
+        if hook in cls.__dict__:
             break
         if any(name in cls.__dict__ for name in _DECIDES_ON_DATA):
             return False
@@ -59,7 +65,7 @@ def takes_blocks(udf: UDF, stored_dtype: np.dtype[Any]) -> bool:
     return udf._can_process_blocks(stored_dtype)
 
 
-def first_row(udf: UDF, block: FrameBlock) -> int:
+def first_row(udf: UDF, block: FrameBlock | SparseBlock) -> int:
     """Row of the first frame of a block in results of kind ``'nav'``."""
     partition_slice = udf.meta._partition_slice
     assert partition_slice is not None

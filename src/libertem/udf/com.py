@@ -28,12 +28,12 @@ from libertem.udf.com_math import (
     plane,
 )
 from libertem.udf.contract import UDF
-from libertem.udf.masks import BlockProducts, add_products
+from libertem.udf.masks import BlockProducts, add_products, add_sparse_products, sparse_groups
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from libertem.io.dataset.base.blocks import FrameBlock
+    from libertem.io.dataset.base.blocks import FrameBlock, SparseBlock
 
 __all__ = [
     "CoMParams",
@@ -221,6 +221,14 @@ class CoMUDF(UDF):
     def _make_products(self) -> BlockProducts:
         masks = self._make_container()
         return BlockProducts(self, masks, masks.dtype)
+
+    def _process_sparse_block(self, block: SparseBlock) -> None:
+        groups = self._shared.get("csr", self._make_sparse_groups)
+        add_sparse_products(self, block, groups, self.results.raw_mask_result)
+
+    def _make_sparse_groups(self) -> list[npt.NDArray[Any]]:
+        masks = self._make_container()
+        return sparse_groups(self, masks, masks.dtype)
 
     # --- on the main process ---
 

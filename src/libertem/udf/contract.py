@@ -28,7 +28,7 @@ from libertem.udf.shared import Shared
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from libertem.io.dataset.base.blocks import FrameBlock
+    from libertem.io.dataset.base.blocks import FrameBlock, SparseBlock
 
 __all__ = [
     "UDF",
@@ -290,6 +290,10 @@ class UDF:
 
     def _process_block(self, block: FrameBlock) -> None:
         """Reduce frames where they lie; see `libertem.udf.blocks`."""
+        raise NotImplementedError
+
+    def _process_sparse_block(self, block: SparseBlock) -> None:
+        """Reduce sparse frames where they lie; see `libertem.udf.blocks`."""
         raise NotImplementedError
 
     def _finish_blocks(self) -> None:

@@ -20,9 +20,9 @@ from libertem.udf.corrected import CorrectedMasks, block_corrections
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from libertem.io.dataset.base.blocks import FrameBlock
+    from libertem.io.dataset.base.blocks import FrameBlock, SparseBlock
 
-__all__ = ["ApplyMasksUDF", "BlockProducts", "add_products"]
+__all__ = ["ApplyMasksUDF", "BlockProducts", "add_products", "add_sparse_products", "sparse_groups"]
 
 MAX_MASKS_IN_KERNEL = 16
 """For more masks the matrix product of a BLAS library is faster than passes over the pixels."""
@@ -185,6 +185,10 @@ class ApplyMasksUDF(UDF):
         products = self._shared.get("products", lambda: BlockProducts(self, self.masks, self._result_dtype()))
         products.add(self, block, self.results.total)
 
+    def _process_sparse_block(self, block: SparseBlock) -> None:
+        groups = self._shared.get("csr", lambda: sparse_groups(self, self.masks, self._result_dtype()))
+        add_sparse_products(self, block, groups, self.results.total)
+
     def get_results(self) -> Mapping[str, Any]:
         """The sums in the documented dtype."""
         return {"intensity": self.results.total.astype(self._result_dtype())}
@@ -218,12 +222,7 @@ class BlockProducts:
     def __init__(self, udf: UDF, masks: MaskContainer | npt.NDArray[Any], dtype: npt.DTypeLike) -> None:
         from libertem.udf.kernels.dots import group_masks
 
-        if isinstance(masks, MaskContainer):
-            sig = udf.meta.dataset_shape.sig
-            whole = Slice.from_shape(sig, sig_dims=sig.dims)
-            stack: npt.NDArray[Any] = masks.get_for_sig_slice(whole, dtype=dtype, transpose=False)
-        else:
-            stack = masks
+        stack = _whole_masks(udf, masks, dtype) if isinstance(masks, MaskContainer) else masks
         self._corrections = block_corrections(udf)
         self._corrected: CorrectedMasks | None = None
         if self._corrections is not None:
@@ -256,6 +255,31 @@ class BlockProducts:
                 total[first:row] += (
                     self._corrections.repaired(block) @ self._corrected.at_excluded[:, inside].T
                 )
+
+
+def sparse_groups(udf: UDF, masks: MaskContainer, dtype: npt.DTypeLike) -> list[npt.NDArray[Any]]:
+    """Masks of whole frames as kernels for sparse frames take them. To be kept, like `BlockProducts`."""
+    from libertem.udf.kernels.csr import interleave
+
+    return interleave(_whole_masks(udf, masks, dtype))
+
+
+def add_sparse_products(
+    udf: UDF, block: SparseBlock, groups: list[npt.NDArray[Any]], total: npt.NDArray[np.float64]
+) -> None:
+    """Add the products of sparse frames to `total`, ``(frames of the partition, masks)``."""
+    from libertem.udf.kernels.csr import csr_dot_masks
+
+    row = first_row(udf, block)
+    rows = total[row : row + block.n_frames]
+    csr_dot_masks(block.indptr, block.indices, as_numbers(block.values), groups, rows)
+
+
+def _whole_masks(udf: UDF, masks: MaskContainer, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    sig = udf.meta.dataset_shape.sig
+    whole = Slice.from_shape(sig, sig_dims=sig.dims)
+    stack: npt.NDArray[Any] = masks.get_for_sig_slice(whole, dtype=dtype, transpose=False)
+    return stack
 
 
 def _product(tile: Any, masks: Any) -> Any:

@@ -16,7 +16,7 @@ from libertem.udf.corrected import ExcludedPixels
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from libertem.io.dataset.base.blocks import FrameBlock
+    from libertem.io.dataset.base.blocks import FrameBlock, SparseBlock
 
 __all__ = ["SumUDF"]
 
@@ -80,6 +80,11 @@ class SumUDF(UDF):
             sum_frames(pixels, run.starts, block.n_px, swap_flag(block), lanes, total)
         if self._excluded is not None:
             self._excluded.add(block)
+
+    def _process_sparse_block(self, block: SparseBlock) -> None:
+        from libertem.udf.kernels.csr import csr_sum_frames
+
+        csr_sum_frames(block.indices, as_numbers(block.values), self.results.total.reshape(-1))
 
     def _finish_blocks(self) -> None:
         if self._excluded is not None:

@@ -15,7 +15,7 @@ from libertem.udf.corrected import block_corrections
 from libertem.udf.masks import BlockProducts
 
 if TYPE_CHECKING:
-    from libertem.io.dataset.base.blocks import FrameBlock
+    from libertem.io.dataset.base.blocks import FrameBlock, SparseBlock
 
 __all__ = ["SumSigUDF", "run_sumsig"]
 
@@ -69,6 +69,15 @@ class SumSigUDF(UDF):
             sum_pixels(pixels, run.starts, block.n_px, swap_flag(block), exact)
             self.results.total[row : row + n] += exact.astype(self.results.total.dtype)
             row += n
+
+    def _process_sparse_block(self, block: SparseBlock) -> None:
+        from libertem.udf.kernels.csr import csr_sum_pixels
+
+        values = as_numbers(block.values)
+        exact = np.zeros(block.n_frames, dtype=exact_dtype(values.dtype))
+        csr_sum_pixels(block.indptr, values, exact)
+        row = first_row(self, block)
+        self.results.total[row : row + block.n_frames] += exact.astype(self.results.total.dtype)
 
     def _make_products(self) -> BlockProducts:
         """Corrected pixels are no integers any more; float64 adds them up as precisely as it can be done."""

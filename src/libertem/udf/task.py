@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from libertem.common.arrays import CUDA, NUMPY, result_type
+from libertem.common.arrays import CPU_BACKENDS, CUDA, NUMPY, result_type
 from libertem.common.backend import get_device_class
 from libertem.common.buffers import to_numpy
 from libertem.common.math import flat_nonzero, prod
 from libertem.common.slice import Slice
 from libertem.io.corrections.corrset import CorrectionSet
-from libertem.io.dataset.base.blocks import ReadOrder
+from libertem.io.dataset.base.blocks import ReadOrder, SparseBlock
 from libertem.io.dataset.base.partition import BasePartition, Partition
 from libertem.io.dataset.base.scheme import TilingScheme
 from libertem.udf.backends import (
@@ -192,20 +192,31 @@ class _PartitionRun:
             for i, udf in enumerate(self._udfs)
             if self._backends.udfs[i] in (NUMPY, CUDA) and takes_blocks(udf, stored)
         ]
+        blocks = self._partition.get_sparse_blocks(self._params.roi)
+        if blocks is not None:
+            compiled = [
+                i
+                for i, udf in enumerate(self._udfs)
+                if self._backends.udfs[i] in CPU_BACKENDS and takes_blocks(udf, stored, sparse=True)
+            ]
         # Looking after thread pools takes longer than many runs of compiled UDFs, which have none.
         with nullcontext() if len(compiled) == len(self._udfs) else self._env.enter():
-            self._run_hooks(compiled)
+            self._run_hooks(compiled, blocks)
         arrays = [
             {name: to_numpy(buffer.raw_data) for name, buffer in udf.results._buffers()} for udf in self._udfs
         ]
         return UDFTaskResult(arrays=arrays, part_slice=self._part_slice)
 
-    def _run_hooks(self, compiled: list[int]) -> None:
+    def _run_hooks(self, compiled: list[int], sparse_blocks: Iterator[SparseBlock] | None) -> None:
         for udf in self._udfs:
             udf.task_data = UDFData(udf.get_task_data())
             _call_if_defined(udf, "preprocess")
         others = [i for i in range(len(self._udfs)) if i not in compiled]
-        if not (compiled and self._process_blocks(compiled, others)):
+        if compiled and sparse_blocks is not None:
+            self._process_sparse_blocks(sparse_blocks, compiled)
+            if others:
+                self._process_tiles(others)
+        elif not (compiled and self._process_blocks(compiled, others)):
             self._process_tiles(range(len(self._udfs)))
         for udf in self._udfs:
             udf.results._view_all()
@@ -243,6 +254,15 @@ class _PartitionRun:
         for i in compiled:
             self._udfs[i]._finish_blocks()
         return True
+
+    def _process_sparse_blocks(self, blocks: Iterator[SparseBlock], compiled: Sequence[int]) -> None:
+        """Compiled UDFs take sparse frames where they lie; others see the files again, as tiles."""
+        for block in blocks:
+            self._env.check_cancelled()
+            for i in compiled:
+                self._udfs[i]._process_sparse_block(block)
+            if len(compiled) == len(self._udfs):
+                self._progress.add(block.n_frames * prod(self._partition.slice.shape.sig))
 
     def _process_tiles(self, indices: Sequence[int]) -> None:
         tiles = self._partition.get_tiles(

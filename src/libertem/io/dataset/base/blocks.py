@@ -27,7 +27,16 @@ if TYPE_CHECKING:
     from libertem.io.dataset.base.files import FileSet
     from libertem.io.dataset.base.scheme import TilingScheme
 
-__all__ = ["BlockSource", "FrameBlock", "FrameRun", "FrameTable", "Frames", "ReadOrder", "Slab"]
+__all__ = [
+    "BlockSource",
+    "FrameBlock",
+    "FrameRun",
+    "FrameTable",
+    "Frames",
+    "ReadOrder",
+    "Slab",
+    "SparseBlock",
+]
 
 MIN_FRAMES_PER_BLOCK = 8
 """Kernels that add up frames take eight at a time."""
@@ -101,6 +110,24 @@ class FrameBlock:
     def n_px(self) -> int:
         """Pixels per frame that are here."""
         return self.px_stop - self.px_start
+
+
+@dataclass(frozen=True)
+class SparseBlock:
+    """Consecutive frames as the arrays of a CSR matrix, in native byte order; often read-only."""
+
+    first: int
+    """Rank of the first frame on the compressed navigation axis of the data set."""
+    indptr: npt.NDArray[np.int64]
+    """``(frames + 1,)``, starts at 0."""
+    indices: npt.NDArray[Any]
+    """Flat pixel of each value; none is outside of the frame."""
+    values: npt.NDArray[Any]
+
+    @property
+    def n_frames(self) -> int:
+        """Number of frames."""
+        return len(self.indptr) - 1
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from libertem.common.math import count_nonzero, flat_nonzero, prod
 from libertem.common.shape import Shape
 from libertem.common.slice import Slice
 from libertem.io.dataset.base.backends.contract import IOBackend
-from libertem.io.dataset.base.blocks import FrameBlock, Frames, FrameTable, ReadOrder
+from libertem.io.dataset.base.blocks import FrameBlock, Frames, FrameTable, ReadOrder, SparseBlock
 from libertem.io.dataset.base.coordinates import roi_for_partition
 from libertem.io.dataset.base.decode import Decoder, DtypeConversionDecoder
 from libertem.io.dataset.base.files import File, FileSet
@@ -164,6 +164,10 @@ class Partition:
 
         Corrections are not applied: who takes blocks has to do that.
         """
+        return None
+
+    def get_sparse_blocks(self, roi: npt.NDArray[np.bool_] | None) -> Iterator[SparseBlock] | None:
+        """Sparse frames where they lie, for compiled UDFs; None if frames are dense."""
         return None
 
 

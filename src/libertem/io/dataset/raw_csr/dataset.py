@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from libertem.common.arrays import BACKENDS, SCIPY_CSR
-from libertem.common.math import prod
+from libertem.common.math import flat_nonzero, prod
 from libertem.common.shape import Shape
 from libertem.common.slice import Slice
 from libertem.exceptions import DataSetException, ShapeError, UnsupportedBackendError
 from libertem.io.corrections.corrset import CorrectionSet
 from libertem.io.dataset.base.backends.contract import IOBackend
+from libertem.io.dataset.base.blocks import SparseBlock
 from libertem.io.dataset.base.dataset import DataSet
 from libertem.io.dataset.base.framefile import PROBE_BYTES, FrameFileParams, file_size
 from libertem.io.dataset.base.meta import DataSetMeta
 from libertem.io.dataset.base.partition import Partition
+from libertem.io.dataset.base.ranges import select_frames
 from libertem.io.dataset.base.scan import check_shape, check_sync_offset, integer_sync_offset
 from libertem.io.dataset.base.scheme import TilingScheme
 from libertem.io.dataset.base.tile import DataTile
@@ -44,6 +46,12 @@ __all__ = ["RawCSRDataSet", "RawCSRDatasetParams", "RawCSRPartition"]
 
 MAX_IO_SIZE = 20 << 20
 """Bytes of a tile if it were dense: many frames share the cost of a matrix, and some UDFs make it dense."""
+
+BLOCK_BYTES = 16 << 20
+"""Of stored values and columns: fine progress, and little Python in between."""
+
+MAX_BLOCK_FRAMES = 1 << 16
+"""Of a block, also if they are all but empty."""
 
 MAX_PROBED_BYTES = PROBE_BYTES // 2
 """Of a TOML file that is to be recognized: index pointers are read as well."""
@@ -397,6 +405,35 @@ class RawCSRPartition(Partition):
         triple = map_files(self._descriptor, self.meta.image_count, self._n_values)
         reader = RowReader(triple, prod(self.meta.shape.sig), self._descriptor)
         yield from read_tiles(reader, self.slice, self.meta.sync_offset, scheme, dest_dtype, roi, backend)
+
+    def get_sparse_blocks(self, roi: npt.NDArray[np.bool_] | None) -> Iterator[SparseBlock] | None:
+        """Frames as they lie in the mapped files; checked, so that kernels can trust the pixel numbers."""
+        if type(self).get_tiles is not RawCSRPartition.get_tiles:
+            return None
+        return self._read_blocks(roi)
+
+    def _read_blocks(self, roi: npt.NDArray[np.bool_] | None) -> Iterator[SparseBlock]:
+        stop = min(self._start_frame + self._num_frames, self.meta.image_count)
+        selected = None if roi is None else flat_nonzero(roi)
+        images, first = select_frames(self._start_frame, stop, selected, self.meta.sync_offset)
+        if images.shape[0] == 0:
+            return
+        triple = map_files(self._descriptor, self.meta.image_count, self._n_values)
+        reader = RowReader(triple, prod(self.meta.shape.sig), self._descriptor)
+        value_bytes = triple.data.itemsize + triple.indices.itemsize
+        starts, stops = reader.locate(images)
+        ends = np.cumsum(stops - starts)
+        row = 0
+        while row < images.shape[0]:
+            done = int(ends[row - 1]) if row else 0
+            end = int(np.searchsorted(ends, done + BLOCK_BYTES // value_bytes, side="right"))
+            end = min(max(end, row + 1), row + MAX_BLOCK_FRAMES)
+            rows = reader.read(images[row:end])
+            values = rows.data
+            if not values.dtype.isnative:
+                values = values.astype(values.dtype.newbyteorder("="))
+            yield SparseBlock(first + row, rows.indptr, rows.indices, values)
+            row = end
 
     def set_corrections(self, corrections: CorrectionSet | None) -> None:
         """None can be applied.
