@@ -122,10 +122,10 @@ def test_many_or_sparse_masks_take_tiles(tmp_path: Path) -> None:
     ctx, ds, frames = load(tmp_path, "<u2")
     Counts.blocks = 0
     masks: Any = type("Masks", (Counts, ApplyMasksUDF), {})
-    stack = np.tile(MASKS, (4, 1, 1))
-    many = ctx.run_udf(ds, masks(lambda: stack, mask_count=24, mask_dtype=np.float32))
+    stack = np.tile(MASKS, (12, 1, 1))
+    many = ctx.run_udf(ds, masks(lambda: stack, mask_count=72, mask_dtype=np.float32))
     thin = ctx.run_udf(ds, masks(lambda: MASKS, mask_count=6, mask_dtype=np.float32, use_sparse=True))
     assert Counts.blocks == 0
     products = np.einsum("fij,mij->fm", frames.astype("f8"), MASKS.astype("f8"))
-    np.testing.assert_allclose(many["intensity"].raw_data, np.tile(products, 4), rtol=3e-6)
+    np.testing.assert_allclose(many["intensity"].raw_data, np.tile(products, 12), rtol=3e-6)
     np.testing.assert_allclose(thin["intensity"].raw_data, products, rtol=3e-6)

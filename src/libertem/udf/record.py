@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,11 +11,9 @@ from libertem.common.buffers import BufferWrapper
 from libertem.udf.contract import UDF
 
 if TYPE_CHECKING:
-    import os
-
     import numpy.typing as npt
 
-__all__ = ["RecordUDF"]
+__all__ = ["RecordUDF", "export_npy"]
 
 
 class RecordUDF(UDF):
@@ -67,3 +66,25 @@ class RecordUDF(UDF):
         """Write a tile."""
         assert self.meta.slice is not None
         self.meta.slice.get(self.task_data.frames)[...] = tile
+
+
+def export_npy(
+    ctx: Any, dataset: Any, *, path: str | os.PathLike[str], progress: Any = False, overwrite: bool = False
+) -> None:
+    """Write a data set to a new file, see `libertem.api.Context.export_dataset`."""
+    target = os.fspath(path)
+    suffix = os.path.splitext(target)[1]
+    if suffix.lower() != ".npy":
+        raise ValueError(f"Unrecognized file extension {suffix} only .npy is currently supported.")
+    if os.path.exists(target) and not overwrite:
+        raise FileExistsError(
+            f"Cannot export dataset to existing path {target} (use overwrite=True to replace the file)"
+        )
+    # Beside the target, which may be the very file that the data set is read from.
+    unfinished = f"{target}.part"
+    try:
+        ctx.run_udf(dataset=dataset, udf=RecordUDF(unfinished), progress=progress)
+        os.replace(unfinished, target)
+    finally:
+        if os.path.exists(unfinished):
+            os.remove(unfinished)

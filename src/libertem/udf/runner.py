@@ -140,7 +140,9 @@ class UDFRunner:
         if corrections is None:
             corrections = dataset.get_correction_data()
         if corrections.have_corrections() and not dataset.supports_correction():
-            raise ValueError(f"{type(dataset).__name__} does not support corrections")
+            raise NotImplementedError(
+                f"corrections not implemented for {type(dataset).__name__} (pass CorrectionSet() or none)"
+            )
         dtype = input_dtype(self._udfs, dataset.dtype, corrections)
         for udf in self._udfs:
             self._init_main(udf, dataset, mask, corrections, dtype)

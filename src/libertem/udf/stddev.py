@@ -114,9 +114,17 @@ class StdDevUDF(UDF):
     def merge(self, dest: Any, src: Any) -> None:
         """Combine the result of a partition with what is there."""
         n0, n1 = int(dest.num_frames[0]), int(src.num_frames[0])
-        if n1:
+        if n1 == 0:
+            return
+        arrays = (dest.sum, dest.varsum, src.sum, src.varsum)
+        if n0 and all(array.dtype == np.float64 and array.flags.c_contiguous for array in arrays):
+            from libertem.udf.kernels.moments import merge_moments
+
+            sums0, varsums0, sums1, varsums1 = (array.reshape(-1) for array in arrays)
+            merge_moments(n0, sums0, varsums0, n1, sums1, varsums1)
+        else:
             dest.varsum[...], dest.sum[...] = _combine(n0, dest.sum, dest.varsum, n1, src.sum, src.varsum)
-            dest.num_frames[0] = n0 + n1
+        dest.num_frames[0] = n0 + n1
 
     def get_results(self) -> Mapping[str, Any]:
         """Mean, variance and standard deviation; NaN where there are no frames."""

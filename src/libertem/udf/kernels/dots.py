@@ -26,6 +26,12 @@ in float64. Between two spans there is time to fetch one ahead."""
 LONG_SPAN_BYTES = 4096
 """The same for one mask: so little is computed that the processor itself sees far enough ahead."""
 
+CACHED_BYTES = 1 << 20
+"""So many bytes of frames are multiplied with one group of masks after the other."""
+
+MIN_FRAMES = 6
+"""But at least so many frames."""
+
 SPANS_PER_PASS = 32
 """Parts of four masks that stay in the second-level cache while all frames of a block are multiplied."""
 
@@ -336,11 +342,16 @@ def dot_masks(
     pixels, added up in that precision; `dark` has the same dtype. `first_px` is the pixel of the masks that
     the first pixel of the (parts of) frames belongs to. Pixels of these parts can be `left_out`.
     """
-    for i, group in enumerate(groups):
-        px_per_span = (LONG_SPAN_BYTES if group.shape[0] == 1 else BYTES_PER_SPAN) // pixels.itemsize
-        if left_out is None:
-            spans = _whole_spans(n_px, px_per_span)
-        else:
-            spans = cut_spans(n_px, px_per_span, left_out)
-        kernel = _KERNELS[group.shape[0]]
-        kernel(pixels, starts, spans, swapped, group, dark, first_px, out, i * MASKS_PER_GROUP)
+    n = starts.shape[0]
+    # The first group brings pixels into the cache, the others find them there.
+    step = n if len(groups) == 1 else max(MIN_FRAMES, CACHED_BYTES // (n_px * pixels.itemsize))
+    for first in range(0, n, step):
+        frames, rows = starts[first : first + step], out[first : first + step]
+        for i, group in enumerate(groups):
+            px_per_span = (LONG_SPAN_BYTES if group.shape[0] == 1 else BYTES_PER_SPAN) // pixels.itemsize
+            if left_out is None:
+                spans = _whole_spans(n_px, px_per_span)
+            else:
+                spans = cut_spans(n_px, px_per_span, left_out)
+            kernel = _KERNELS[group.shape[0]]
+            kernel(pixels, frames, spans, swapped, group, dark, first_px, rows, i * MASKS_PER_GROUP)

@@ -13,7 +13,7 @@ from libertem.io.kernels.values import stored
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["EXACT_FRAMES", "moments", "power_sums", "scratch_for_squares"]
+__all__ = ["EXACT_FRAMES", "merge_moments", "moments", "power_sums", "scratch_for_squares"]
 
 PX_PER_STEP = 2048
 """Sums and deviations of so many pixels stay in the L1 cache."""
@@ -174,3 +174,21 @@ def power_sums(
                 delta = total * share - s[i] * per_frame
                 v[i] += (frames * np.float64(squares[i]) - total * total) * share + delta * delta * weight
                 s[i] += total
+
+
+@jit
+def merge_moments(
+    n0: int,
+    sums0: npt.NDArray[np.float64],
+    varsums0: npt.NDArray[np.float64],
+    n1: int,
+    sums1: npt.NDArray[np.float64],
+    varsums1: npt.NDArray[np.float64],
+) -> None:
+    """Add sums, and sums of squared deviations, of ``n1`` frames to those of ``n0`` frames, in place."""
+    share0, share1 = 1.0 / n0, 1.0 / n1
+    weight = n0 * (n1 / (n0 + n1))
+    for i in range(sums0.shape[0]):
+        delta = sums1[i] * share1 - sums0[i] * share0
+        varsums0[i] += varsums1[i] + delta * delta * weight
+        sums0[i] += sums1[i]

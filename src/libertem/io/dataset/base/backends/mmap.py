@@ -34,7 +34,7 @@ BLOCK_BYTES = 16 << 20
 READ_BYTES = 16 << 20
 """Memory for frames that cannot be used in a map."""
 
-MIN_KERNEL_FRAMES = 32
+MIN_KERNEL_FRAMES = 64
 
 MIN_RUN_FRAMES = 4
 """With fewer frames per file than this, files are read rather than mapped: mapping costs two faults."""
