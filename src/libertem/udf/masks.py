@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ApplyMasksUDF", "BlockProducts", "add_products", "add_sparse_products", "sparse_groups"]
 
-MAX_MASKS_IN_KERNEL = 64
+MAX_MASKS_IN_KERNEL = 48
 """For more masks the matrix product of a BLAS library is about as fast, and needs no copy of the masks."""
 
 PX_PER_PRODUCT = 4096

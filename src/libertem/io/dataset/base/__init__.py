@@ -16,6 +16,7 @@ from libertem.io.dataset.base.decode import Decoder, DtypeConversionDecoder
 from libertem.io.dataset.base.files import File, FileSet, FileTree
 from libertem.io.dataset.base.meta import DataSetMeta, PartitionStructure
 from libertem.io.dataset.base.negotiation import Negotiator
+from libertem.io.dataset.base.packing import PackedDecoder, Packing
 from libertem.io.dataset.base.partition import BasePartition, Partition, WritablePartition
 from libertem.io.dataset.base.ranges import default_get_read_ranges
 from libertem.io.dataset.base.scheme import TilingScheme
@@ -41,6 +42,8 @@ __all__ = [
     "IOBackend",
     "MMapBackend",
     "Negotiator",
+    "PackedDecoder",
+    "Packing",
     "Partition",
     "PartitionStructure",
     "TilingScheme",
