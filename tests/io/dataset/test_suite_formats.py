@@ -259,15 +259,6 @@ class OwnDecoder(PackedDecoder):
     """Not known to the library: forces the documented way."""
 
 
-class OldDecoderDataSet(NibblePiecesDataSet):
-    def get_decoder(self) -> Decoder:
-        return OwnDecoder(self._get_packing())
-
-
-class TestPackedFramesTheDocumentedWay(TestPackedFrames):
-    filetype = OldDecoderDataSet
-
-
 class HalvesDataSet(FrameFileDataSet):
     """Packed frames, each spread over three files."""
 
@@ -306,7 +297,8 @@ class TestFramesInParts(TestPackedFrames):
 
 
 class OldDecoderHalvesDataSet(HalvesDataSet):
-    get_decoder = OldDecoderDataSet.get_decoder
+    def get_decoder(self) -> Decoder:
+        return OwnDecoder(self._get_packing())
 
 
 class TestFramesInPartsTheDocumentedWay(TestFramesInParts):

@@ -137,7 +137,10 @@ class SEQDataSet(FrameFileDataSet):
     ) -> None:
         nav_shape = renamed_parameter("scan_size", scan_size, "nav_shape", nav_shape)
         if nav_shape is None:
-            raise TypeError("missing 1 required argument: 'nav_shape'")
+            raise TypeError(
+                "missing 1 required argument: 'nav_shape' (SEQ files do not know the scan: "
+                "pass nav_shape=(height, width), or (n,) for a series of n frames)"
+            )
         super().__init__(path, nav_shape, sig_shape, sync_offset, io_backend, num_partitions)
         self._corrections = CorrectionSet()
 
