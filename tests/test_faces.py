@@ -107,6 +107,7 @@ PACKAGES: dict[str, dict[str, str]] = {
         f"{BASE}.files": "File FileSet FileTree",
         f"{BASE}.meta": "DataSetMeta PartitionStructure",
         f"{BASE}.negotiation": "Negotiator",
+        f"{BASE}.packing": "PackedDecoder Packing",
         f"{BASE}.partition": "BasePartition Partition WritablePartition",
         f"{BASE}.range_hooks": "make_get_read_ranges",
         f"{BASE}.ranges": "default_get_read_ranges",
