@@ -153,15 +153,16 @@ class FileCache:
         self._table = table
         self._direct = direct
         self._keep = keep
-        self._open: dict[int, RawFile] = {}
+        self._open: dict[str, RawFile] = {}
 
     def get(self, idx: int) -> RawFile:
-        """The file with that index in the file set."""
-        file = self._open.get(idx)
+        """The file with that index in the file set, which may name a file several times."""
+        path = self._table.fileset[idx].path
+        file = self._open.get(path)
         if file is None:
             while len(self._open) >= self._keep:
                 self._open.pop(next(iter(self._open))).close()
-            file = self._open[idx] = RawFile(self._table.fileset[idx].path, direct=self._direct)
+            file = self._open[path] = RawFile(path, direct=self._direct)
         return file
 
     def close(self) -> None:
