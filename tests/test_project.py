@@ -20,6 +20,7 @@ HEAVY = (
     "distributed",
     "h5py",
     "hdf5plugin",
+    "imagecodecs",
     "matplotlib",
     "numba",
     "scipy",
