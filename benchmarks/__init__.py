@@ -4,9 +4,10 @@
 |---|---|
 | `cases`, `targets` | which runs are measured, and what they have to reach |
 | `inputs`, `workloads` | the files, and what is computed over them |
+| `frames`, `formats`, `storage` | what the files show, how they are written, and where they lie |
 | `limit` | what the machine can do at best |
 | `client`, `worker` | each library in a process of its own |
-| `measure`, `startup`, `memory` | the measurements |
+| `measure`, `opening`, `startup`, `memory` | the measurements |
 | `rows`, `table` | figures and verdicts, and showing them |
 
 Only `workloads`, `worker` and `first_result` run in processes of the reference; they import no other module.

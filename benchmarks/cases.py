@@ -1,7 +1,7 @@
 """Which cases are measured, with their targets.
 
 A case is named ``workload/input/reading``, for example ``sum/u16-256/mmap``. All workloads run on one input;
-those that show how inputs differ run on all of them.
+those that show how inputs differ run on all of them, or on formats a choice of these.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Literal
+
+import numpy as np
 
 from benchmarks.inputs import INPUTS, Input
 from benchmarks.rows import LIMIT, REFERENCE, Check
@@ -20,6 +22,7 @@ from benchmarks.targets import (
     at_most_slowest,
     at_most_sum,
     four_times_reference_or_limit,
+    three_times_reference,
 )
 
 __all__ = ["CASES", "Case", "matches", "select"]
@@ -29,7 +32,15 @@ Reading = Literal["mmap", "buffered", "direct"]
 MAIN_INPUT = INPUTS["u16-256"]
 SINGLES = ("sum", "masks4", "std")
 AT_LIMIT = ("sum", "sumsig", "std", "masks1", "masks4", "com")
-ON_ALL_INPUTS = ("sum", "std", "masks4", "com")
+ON_PLAIN_INPUTS = ("sum", "std", "masks4", "com")
+PLAIN_FILETYPES = ("raw", "npy", "mrc", "empad")
+ON_OTHER_INPUTS = ("sum", "masks4", "com")
+ON_INPUT = {
+    "dm-stack": ("sum", "masks4"),
+    "csr-f32-256": ("sum", "masks4"),
+    "k2is": ("sum", "sumsig", "masks1"),
+    "mib-files": (),  # only opened
+}
 
 
 @dataclass(frozen=True)
@@ -40,13 +51,13 @@ class Case:
     """Key of `benchmarks.workloads.WORKLOADS`."""
 
     source: Input
-    """The file."""
+    """The files."""
 
     reading: Reading = "mmap"
     """I/O backend."""
 
     cold: bool = False
-    """Drop the file from the page cache before each measurement."""
+    """Drop the files from the page cache before each measurement."""
 
     unit: Literal["GB/s", "ms"] = "GB/s"
     """Throughput, or time where only a part of the file is processed."""
@@ -69,7 +80,11 @@ class Case:
 def _checks_of_mapped(workload: str, source: Input) -> tuple[Check, ...]:
     if workload not in AT_LIMIT:
         return ()
-    if source.dtype == "u1":
+    if source.kind == "packed":
+        return (three_times_reference,)
+    if source.kind == "sparse":
+        return (as_fast_as(REFERENCE, 4),)
+    if source.kind == "corrected" or np.dtype(source.dtype).itemsize == 1:
         return (as_fast_as(LIMIT, 0.5),)
     return (as_fast_as(LIMIT, 0.8), four_times_reference_or_limit)
 
@@ -92,15 +107,20 @@ def _of_main_input() -> list[Case]:
 
 def _of_other_inputs() -> list[Case]:
     others = [source for source in INPUTS.values() if source is not MAIN_INPUT]
-    return [_mapped(workload, source) for source in others for workload in ON_ALL_INPUTS]
+    return [_mapped(workload, source) for source in others for workload in _workloads_on(source)]
+
+
+def _workloads_on(source: Input) -> tuple[str, ...]:
+    is_plain = source.kind == "plain" and source.filetype in PLAIN_FILETYPES
+    return ON_INPUT.get(source.name, ON_PLAIN_INPUTS if is_plain else ON_OTHER_INPUTS)
 
 
 def _of_other_readings() -> list[Case]:
     at_disk = (as_fast_as(LIMIT, 0.9),)
     together = (*at_disk, at_most_slowest(SINGLES, 1.1))
     return [
-        *(Case(workload, MAIN_INPUT, "buffered") for workload in (*ON_ALL_INPUTS, "three", "tile")),
-        *(Case(workload, MAIN_INPUT, "direct", cold=True, checks=at_disk) for workload in ON_ALL_INPUTS),
+        *(Case(workload, MAIN_INPUT, "buffered") for workload in (*ON_PLAIN_INPUTS, "three", "tile")),
+        *(Case(workload, MAIN_INPUT, "direct", cold=True, checks=at_disk) for workload in ON_PLAIN_INPUTS),
         Case("three", MAIN_INPUT, "direct", cold=True, checks=together, parts=SINGLES),
         Case("sum", MAIN_INPUT, "mmap", cold=True, optional=True),
         Case("sum", MAIN_INPUT, "buffered", cold=True, optional=True),

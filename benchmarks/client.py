@@ -74,12 +74,23 @@ class Worker:
         return reply
 
     def open(
-        self, executor: str, filetype: str, io_backend: str | None, arguments: Mapping[str, Any]
-    ) -> None:
-        """Load a data set."""
-        self._ask(
-            "open", executor=executor, filetype=filetype, io_backend=io_backend, arguments=dict(arguments)
-        )
+        self,
+        executor: str,
+        filetype: str,
+        io_backend: str | None,
+        arguments: Mapping[str, Any],
+        corrections: Path | None = None,
+    ) -> float:
+        """Load a data set; returns seconds."""
+        seconds: float = self._ask(
+            "open",
+            executor=executor,
+            filetype=filetype,
+            io_backend=io_backend,
+            arguments=dict(arguments),
+            corrections=None if corrections is None else str(corrections),
+        )["seconds"]
+        return seconds
 
     def forget(self) -> None:
         """Let go of all data sets."""

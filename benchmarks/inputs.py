@@ -1,35 +1,29 @@
-"""The files that are measured: what they are, and writing them.
+"""The files that are measured: what they are, and how they come to be there.
 
-All of them hold the same kind of frames: a bright disc that wanders from frame to frame, and noise. They stay
-in the data folder and are used again as long as their size is right.
+They are written when a case needs them, and stay in the data folder to be used again.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import shutil
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from benchmarks.limit import CAN_DROP_CACHE, drop_cache
-from libertem.testing.writers.empad import SIG_SHAPE, write_empad
-from libertem.testing.writers.mrc import MODES, make_mrc_header
-from libertem.testing.writers.npy import write_npy_header
+from benchmarks import formats
+from benchmarks.formats import Format, mib
+from benchmarks.frames import Frames
+from benchmarks.storage import DISK_BYTES, FOLDER_SUFFIX, filled, is_complete
+from libertem.testing.writers.empad import SIG_SHAPE as EMPAD_SHAPE
+from libertem.testing.writers.mib import MIBSpec
 
-__all__ = ["INPUTS", "Input", "Prepared", "prepare", "prepare_sparse", "remove_inputs"]
+__all__ = ["INPUTS", "Input", "Prepared", "prepare", "prepare_sparse"]
 
-READ_BYTES = 8 << 20
-
-SLAB_BYTES = 16 << 20
-SEED = 20_260_101
-FOLDER_SUFFIX = ".bench"
-RESERVE_BYTES = 1 << 30  # left free on the disk
+GIB = 1 << 30
+OVERHEAD = 1.1  # headers, footers and padding take less than a tenth
 
 
 @dataclass(frozen=True)
@@ -43,32 +37,52 @@ class Input:
     """As for `Context.load`."""
 
     dtype: str
-    """As stored, with byte order."""
+    """Of the pixels, with byte order where they are stored as they are."""
 
     sig_shape: tuple[int, int]
     """(height, width) of a frame."""
 
+    format: Format = formats.RAW
+    """How it is stored."""
+
+    kind: Literal["plain", "packed", "corrected", "sparse"] = "plain"
+    """What has to be done with the pixels, on which the targets depend."""
+
+    bits: int = 16
+    """Values are below ``2**bits``."""
+
+    stored_frame_bytes: int | None = None
+    """Bytes of the pixels of a frame in the file, if they do not follow from `dtype`."""
+
+    share: float = 1.0
+    """Part of the usual size."""
+
+    reference_defect: str | None = None
+    """Why the results of the reference are known to be wrong."""
+
     @property
     def frame_bytes(self) -> int:
-        """Bytes of the pixels of a frame."""
+        """Bytes of the pixels of a frame, as they are stored."""
+        if self.stored_frame_bytes is not None:
+            return self.stored_frame_bytes
         return math.prod(self.sig_shape) * np.dtype(self.dtype).itemsize
 
     def nav_shape(self, nbytes: int) -> tuple[int, int]:
-        """Shape of an almost square scan that holds at least `nbytes` of pixels."""
-        n_frames = -(-nbytes // self.frame_bytes)
+        """Shape of an almost square scan that holds at least `nbytes` of pixels, or its share of that."""
+        n_frames = math.ceil(nbytes * self.share / self.frame_bytes)
         columns = max(2, math.isqrt(n_frames))
         return max(2, -(-n_frames // columns)), columns
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A file that is there, and how to load it."""
+    """Files that are there, and how to load them."""
 
     source: Input
-    """What it holds."""
+    """What they hold."""
 
-    path: Path
-    """The file with the pixels."""
+    paths: tuple[Path, ...]
+    """The files with the pixels."""
 
     arguments: dict[str, Any]
     """For `Context.load`, without the type."""
@@ -76,11 +90,30 @@ class Prepared:
     nav_shape: tuple[int, int]
     """Rows and columns of the scan."""
 
+    corrections: Path | None = None
+    """File with corrections that runs are given."""
+
     @property
     def nbytes(self) -> int:
-        """Bytes of all pixels, without what headers and footers take."""
+        """Bytes of all pixels as stored, without what headers and footers take."""
         return math.prod(self.nav_shape) * self.source.frame_bytes
 
+
+def _mib(encoding: str, sig_shape: tuple[int, int], spec: MIBSpec, **more: Any) -> Input:
+    return Input(f"mib-{encoding}", "mib", spec.dtype.str, sig_shape, mib(spec), **more)
+
+
+def _raw_mib(depth: int, *, quad: bool = False, **more: Any) -> Input:
+    name, side, layout = (f"quad-r{depth}", 512, "2x2") if quad else (f"r{depth}", 256, "1x1")
+    stored = side * side // 8 if depth == 1 else None
+    spec = MIBSpec("R64", depth, layout)
+    return _mib(name, (side, side), spec, kind="packed", bits=depth, stored_frame_bytes=stored, **more)
+
+
+R24_DEFECT = "it takes 24 bit pixels for 16 bit ones, and finds no frame but the first"
+N_MIB_FILES, MIB_FILE_SHAPE = 20_000, (64, 64)
+DM_SHAPE = (1024, 512)  # one file is one frame: a GiB makes 1,024 of them
+K2IS_SHAPE = (1860, 2048)
 
 INPUTS = {
     source.name: source
@@ -90,26 +123,74 @@ INPUTS = {
         Input("u16be-256", "raw", ">u2", (256, 256)),
         Input("f32-256", "raw", "<f4", (256, 256)),
         Input("u16-64", "raw", "<u2", (64, 64)),
-        Input("npy-u16-256", "npy", "<u2", (256, 256)),
-        Input("mrc-u16-256", "mrc", "<u2", (256, 256)),
-        Input("empad-f32-128", "empad", "<f4", SIG_SHAPE),
+        Input("corrected-u16-256", "raw", "<u2", (256, 256), formats.CORRECTED_RAW, "corrected"),
+        Input("npy-u16-256", "npy", "<u2", (256, 256), formats.NPY),
+        Input("mrc-u16-256", "mrc", "<u2", (256, 256), formats.MRC),
+        Input("empad-f32-128", "empad", "<f4", EMPAD_SHAPE, formats.EMPAD),
+        _mib("u8", (256, 256), MIBSpec("U08")),
+        _mib("u16", (256, 256), MIBSpec("U16")),
+        _mib("u32", (256, 256), MIBSpec("U32")),
+        _raw_mib(1),
+        _raw_mib(6),
+        _raw_mib(12),
+        _raw_mib(24, reference_defect=R24_DEFECT),
+        _raw_mib(1, quad=True),
+        _raw_mib(6, quad=True),
+        _raw_mib(12, quad=True),
+        Input("frms6", "frms6", "<u2", (264, 264), formats.FRMS6, "packed"),
+        Input("seq-u16-256", "seq", "<u2", (256, 256), formats.SEQ, "corrected"),
+        Input("blo-u8-256", "blo", "u1", (256, 256), formats.BLO),
+        Input("ser-u16-256", "ser", "<u2", (256, 256), formats.SER),
+        Input("tvips-u16-256", "tvips", "<u2", (256, 256), formats.TVIPS),
+        Input("dm4-u16-256", "dm", "<u2", (256, 256), formats.DM4),
+        Input("dm-stack", "dm", "<u2", DM_SHAPE, formats.DM4_STACK),
+        Input(
+            "csr-f32-256",
+            "raw_csr",
+            "<f4",
+            formats.CSR_SHAPE,
+            formats.CSR,
+            "sparse",
+            stored_frame_bytes=formats.CSR_FRAME_BYTES,
+        ),
+        # Files of one frame each, so many if the size is 1 GiB: only opened, never compared with the limit.
+        Input(
+            "mib-files",
+            "mib",
+            "u1",
+            MIB_FILE_SHAPE,
+            formats.MIB_FILES,
+            share=N_MIB_FILES * math.prod(MIB_FILE_SHAPE) / GIB,
+        ),
         # Last: what such frames leave behind in a process would show as memory of the others.
         Input("u16-2048", "raw", "<u2", (2048, 2048)),
+        Input(
+            "k2is",
+            "k2is",
+            "<u2",
+            K2IS_SHAPE,
+            formats.K2IS,
+            "packed",
+            bits=12,
+            stored_frame_bytes=math.prod(K2IS_SHAPE) * 3 // 2,
+        ),
     )
 }
 
 
-def prepare(source: Input, nbytes: int, folder: Path) -> Prepared:
-    """Write the file, unless it is there already.
+def prepare(source: Input, nbytes: int, folder: Path, disk_bytes: int = DISK_BYTES) -> Prepared:
+    """Write the files, unless they are there already.
 
     Parameters
     ----------
     source : Input
         What to write.
     nbytes : int
-        How many bytes of pixels at least.
+        How many bytes of pixels at least; some inputs are smaller.
     folder : Path
         Made if it does not exist.
+    disk_bytes : int
+        What all inputs in `folder` may take. Others are deleted if there are too many.
 
     Raises
     ------
@@ -118,41 +199,14 @@ def prepare(source: Input, nbytes: int, folder: Path) -> Prepared:
     """
     nav_shape = source.nav_shape(nbytes)
     home = folder / f"{source.name}-{nav_shape[0]}x{nav_shape[1]}{FOLDER_SUFFIX}"
-    if source.filetype == "empad":
-        return _prepare_empad(source, nav_shape, home)
-    header = _HEADERS[source.filetype](source, nav_shape)
-    path = home / f"scan.{source.filetype}"
-    # What headers say is not repeated: the reference does not take all of it.
-    arguments: dict[str, Any] = {"path": str(path)}
-    if source.filetype != "npy":
-        arguments["nav_shape"] = nav_shape
-    if source.filetype == "raw":
-        arguments |= {"sig_shape": source.sig_shape, "dtype": source.dtype}
-    prepared = Prepared(source, path, arguments, nav_shape)
-    size = len(header) + prepared.nbytes
-    if not _has_size(path, size):
-        _make_room(home, size)
-        with path.open("wb") as file:
-            file.write(header)
-            for slab in _slabs(source, math.prod(nav_shape)):
-                file.write(slab.data)
-            _flush(file)
-        _read_back(path)
-    return prepared
-
-
-def _prepare_empad(source: Input, nav_shape: tuple[int, int], home: Path) -> Prepared:
-    raw = home / f"scan_x{nav_shape[1]}_y{nav_shape[0]}.raw"
-    xml = home / "acquisition_1.xml"
-    footer_bytes = 2 * 128 * 4
-    size = math.prod(nav_shape) * (source.frame_bytes + footer_bytes)
-    if not (_has_size(raw, size) and xml.exists()):
-        _make_room(home, size)
-        write_empad(home, _slabs(source, math.prod(nav_shape)), nav_shape)
-        with raw.open("rb+") as file:
-            _flush(file)
-        _read_back(raw)
-    return Prepared(source, raw, {"path": str(xml)}, nav_shape)
+    n_frames = math.prod(nav_shape)
+    if is_complete(home):
+        os.utime(home)
+    else:
+        with filled(home, int(OVERHEAD * n_frames * source.frame_bytes), disk_bytes):
+            frames = Frames(source.sig_shape, source.dtype, n_frames, source.bits)
+            source.format.write(frames, nav_shape, home)
+    return _find(source, nav_shape, home)
 
 
 def prepare_sparse(source: Input, nbytes: int, used_bytes: int, folder: Path) -> Prepared:
@@ -170,98 +224,16 @@ def prepare_sparse(source: Input, nbytes: int, used_bytes: int, folder: Path) ->
         Is made if it does not exist.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "scan.raw"
-    with path.open("wb") as file:
+    with (folder / source.format.load).open("wb") as file:
         file.truncate(nbytes)
-    nav_shape = source.nav_shape(used_bytes)
-    arguments = {
-        "path": str(path),
-        "nav_shape": nav_shape,
-        "sig_shape": source.sig_shape,
-        "dtype": source.dtype,
-    }
-    return Prepared(source, path, arguments, nav_shape)
+    return _find(source, source.nav_shape(used_bytes), folder)
 
 
-def remove_inputs(folder: Path) -> None:
-    """Delete all input files in `folder`, and nothing else."""
-    for home in folder.glob(f"*{FOLDER_SUFFIX}"):
-        shutil.rmtree(home)
-
-
-def _has_size(path: Path, size: int) -> bool:
-    return path.exists() and path.stat().st_size == size
-
-
-def _make_room(home: Path, size: int) -> None:
-    if home.exists():
-        shutil.rmtree(home)
-    home.mkdir(parents=True)
-    free = shutil.disk_usage(home).free
-    if free < size + RESERVE_BYTES:
-        raise OSError(
-            f"{free / 1e9:.1f} GB free in the data folder, {(size + RESERVE_BYTES) / 1e9:.1f} GB needed"
-        )
-
-
-def _flush(file: BinaryIO) -> None:
-    # Pages that are not on the disk yet cannot be dropped from the cache.
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _read_back(path: Path) -> None:
-    """Leave the file in the cache as reading leaves it there, not as writing does.
-
-    People process files that have been read before, rarely ones that the same machine has just written;
-    Linux keeps the latter in smaller units, which take longer to map.
-    """
-    if CAN_DROP_CACHE:
-        drop_cache(path)
-    with path.open("rb") as file:
-        while file.read(READ_BYTES):
-            pass
-
-
-def _slabs(source: Input, n_frames: int) -> Iterator[npt.NDArray[Any]]:
-    """All frames, about `SLAB_BYTES` at a time; no two slabs are equal."""
-    depth = max(1, min(n_frames, SLAB_BYTES // source.frame_bytes))
-    pool = _frames(source, depth)
-    dtype = np.dtype(source.dtype)
-    for number, start in enumerate(range(0, n_frames, depth)):
-        slab = np.roll(pool, number, axis=0) + np.uint16(number % 7)
-        yield slab[: n_frames - start].astype(dtype)
-
-
-def _frames(source: Input, n_frames: int) -> npt.NDArray[np.uint16]:
-    height, width = source.sig_shape
-    rng = np.random.default_rng(SEED)
-    frames = rng.integers(0, 8, size=(n_frames, height, width), dtype=np.uint16)
-    y, x = np.ogrid[:height, :width]
-    shifts = rng.uniform(-0.1, 0.1, size=(n_frames, 2))
-    for frame, (dy, dx) in zip(frames, shifts, strict=True):
-        distance = np.hypot(y / height - 0.5 - dy, x / width - 0.5 - dx)
-        frame[distance < 0.25] += np.uint16(100)
-    return frames
-
-
-def _no_header(source: Input, nav_shape: tuple[int, int]) -> bytes:
-    return b""
-
-
-def _npy_header(source: Input, nav_shape: tuple[int, int]) -> bytes:
-    shape = (*nav_shape, *source.sig_shape)
-    return write_npy_header(f"{{'descr': '{source.dtype}', 'fortran_order': False, 'shape': {shape}, }}")
-
-
-def _mrc_header(source: Input, nav_shape: tuple[int, int]) -> bytes:
-    # MZ (at byte 36) is 1 in older files of Direct Electron servers; the reference reads no others.
-    shape = (math.prod(nav_shape), *source.sig_shape)
-    return make_mrc_header(shape, MODES[source.dtype[1:]], patches={36: (1).to_bytes(4, "little")})
-
-
-_HEADERS: dict[str, Callable[[Input, tuple[int, int]], bytes]] = {
-    "raw": _no_header,
-    "npy": _npy_header,
-    "mrc": _mrc_header,
-}
+def _find(source: Input, nav_shape: tuple[int, int], home: Path) -> Prepared:
+    form = source.format
+    values = {"nav_shape": nav_shape, "sig_shape": source.sig_shape, "dtype": source.dtype}
+    loaded = sorted(map(str, home.glob(form.load)))
+    arguments: dict[str, Any] = {"files": loaded} if form.is_stack else {"path": loaded[0]}
+    arguments |= {name: values[name] for name in form.takes}
+    corrections = None if form.corrections is None else home / form.corrections
+    return Prepared(source, tuple(sorted(home.glob(form.pixels))), arguments, nav_shape, corrections)

@@ -7,10 +7,11 @@ and does nothing with it; that is the limit of direct I/O.
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,7 +29,7 @@ CAN_READ_DIRECT = hasattr(os, "O_DIRECT")
 
 
 class Limit(Protocol):
-    """A yardstick for one file."""
+    """A yardstick for the files of an input."""
 
     nbytes: int
     """How much one pass reads."""
@@ -37,7 +38,7 @@ class Limit(Protocol):
         """Seconds of one pass."""
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the files."""
 
 
 def available_cores() -> int:
@@ -61,22 +62,21 @@ def _seconds(pool: ThreadPoolExecutor, work: Callable[[Any], None], parts: Seque
 
 
 class CopyLimit:
-    """Copy the mapped file row by row into buffers that stay in L2.
+    """Copy the mapped files row by row into buffers that stay in L2.
 
     Parameters
     ----------
-    path : Path
-        Not empty. Stays mapped until `close`; up to `ROW_BYTES` at its end are left out.
+    paths : iterable of Path
+        None of them empty. Stay mapped until `close`.
     threads : int
         Usually all cores.
     """
 
-    def __init__(self, path: Path, threads: int) -> None:
-        mapped = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
-        row_bytes = min(ROW_BYTES, mapped.size)
-        rows = mapped[: mapped.size // row_bytes * row_bytes].reshape(-1, row_bytes)
-        self.nbytes = int(rows.size)
-        self._parts = np.array_split(rows, threads * PARTS_PER_THREAD)
+    def __init__(self, paths: Iterable[Path], threads: int) -> None:
+        rows = [row for path in paths for row in _rows(path)]
+        self.nbytes = sum(row.size for row in rows)
+        edges = np.linspace(0, len(rows), threads * PARTS_PER_THREAD + 1).astype(int).tolist()
+        self._parts = [rows[start:stop] for start, stop in itertools.pairwise(edges)]
         self._pool = ThreadPoolExecutor(threads)
 
     def measure(self) -> float:
@@ -84,15 +84,20 @@ class CopyLimit:
         return _seconds(self._pool, _copy, self._parts)
 
     def close(self) -> None:
-        """Unmap the file."""
+        """Unmap the files."""
         self._pool.shutdown()
         self._parts = []
 
 
-def _copy(rows: npt.NDArray[np.uint8]) -> None:
-    buffer = np.empty(rows.shape[1], dtype=np.uint8)
+def _rows(path: Path) -> list[npt.NDArray[np.uint8]]:
+    mapped = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
+    return [mapped[start : start + ROW_BYTES] for start in range(0, mapped.size, ROW_BYTES)]
+
+
+def _copy(rows: Sequence[npt.NDArray[np.uint8]]) -> None:
+    buffer = np.empty(ROW_BYTES, dtype=np.uint8)
     for row in rows:
-        buffer[:] = row
+        buffer[: row.size] = row
 
 
 class DirectLimit:

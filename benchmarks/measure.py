@@ -24,6 +24,7 @@ __all__ = ["Measured", "Plan", "compare", "measure_case"]
 TOLERANCE = 1e-4
 TOLERANCE_OF_WORKLOAD = {"com": 1e-3}
 
+WITHOUT_BACKENDS = ("ser", "raw_csr")
 EXECUTORS = {ONE_THREAD: "inline", ALL_CORES: "default", REFERENCE: "default"}
 
 
@@ -34,8 +35,13 @@ class Measured(Protocol):
     def pid(self) -> int: ...
 
     def open(
-        self, executor: str, filetype: str, io_backend: str | None, arguments: dict[str, object]
-    ) -> None: ...
+        self,
+        executor: str,
+        filetype: str,
+        io_backend: str | None,
+        arguments: dict[str, object],
+        corrections: Path | None = None,
+    ) -> float: ...
 
     def forget(self) -> None: ...
 
@@ -64,7 +70,7 @@ def measure_case(
     Parameters
     ----------
     case, prepared
-        What, and its file.
+        What, and its files.
     ours, reference
         The processes of both libraries.
     plan : Plan
@@ -100,8 +106,9 @@ def _make_limit(case: Case, prepared: Prepared) -> Limit | None:
     if case.unit != "GB/s":
         return None
     if case.cold:
-        return DirectLimit(prepared.path, available_cores())
-    return CopyLimit(prepared.path, available_cores())
+        (path,) = prepared.paths
+        return DirectLimit(path, available_cores())
+    return CopyLimit(prepared.paths, available_cores())
 
 
 def _forget(library: Measured) -> None:
@@ -112,7 +119,7 @@ def _forget(library: Measured) -> None:
 
 
 def _warm_up(row: Row, case: Case, prepared: Prepared, libraries: dict[str, Measured], scratch: Path) -> None:
-    """Open the file everywhere, run once with and once without a look at memory, and compare results."""
+    """Open the files everywhere, run once with and once without a look at memory, and compare results."""
     for who in list(libraries):
         library, saved = libraries[who], scratch / f"{who}.npz"
         try:
@@ -126,12 +133,21 @@ def _warm_up(row: Row, case: Case, prepared: Prepared, libraries: dict[str, Meas
             if who != REFERENCE:
                 raise
             row.remarks.append(f"reference failed: {err}")
+            row.reference_fails = True
             del libraries[who]
     for who in (ONE_THREAD, REFERENCE):
         if who in libraries:
             tolerance = TOLERANCE_OF_WORKLOAD.get(case.workload, TOLERANCE)
             differing = compare(scratch / f"{ALL_CORES}.npz", scratch / f"{who}.npz", tolerance)
-            row.disagreements += [f"{name} ({who})" for name in differing]
+            _note_differences(row, who, differing, prepared.source.reference_defect)
+
+
+def _note_differences(row: Row, who: str, differing: list[str], defect: str | None) -> None:
+    if differing and who == REFERENCE and defect is not None:
+        row.remarks.append(f"reference is wrong: {defect}")
+        row.reference_fails = True
+    else:
+        row.disagreements += [f"{name} ({who})" for name in differing]
 
 
 def _samplers(
@@ -145,7 +161,8 @@ def _samplers(
                 # Pages that are mapped somewhere would stay in the cache.
                 for library in libraries.values():
                     library.forget()
-                drop_cache(prepared.path)
+                for path in prepared.paths:
+                    drop_cache(path)
                 _open(libraries[who], who, case, prepared)
             return libraries[who].run(EXECUTORS[who], workload)
 
@@ -165,9 +182,11 @@ def _samplers(
 
 
 def _open(library: Measured, who: str, case: Case, prepared: Prepared) -> None:
-    # Memory mapping is the default where it is the best, and the reference has formats that refuse a backend.
-    io_backend = None if case.reading == "mmap" and sys.platform != "win32" else case.reading
-    library.open(EXECUTORS[who], prepared.source.filetype, io_backend, prepared.arguments)
+    # Memory mapping is the default where it is the best, and there are formats that refuse a backend.
+    filetype = prepared.source.filetype
+    maps_by_default = sys.platform != "win32" or filetype in WITHOUT_BACKENDS
+    io_backend = None if case.reading == "mmap" and maps_by_default else case.reading
+    library.open(EXECUTORS[who], filetype, io_backend, prepared.arguments, prepared.corrections)
 
 
 def _take_rounds(row: Row, samplers: dict[str, Callable[[], float]], plan: Plan) -> None:

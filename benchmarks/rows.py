@@ -48,6 +48,9 @@ class Row:
     disagreements: list[str] = field(default_factory=list)
     """Results that differ between those that were measured."""
 
+    reference_fails: bool = False
+    """Whether the reference cannot do this, or is known to do it wrong."""
+
     failure: str | None = None
     """Why there is no measurement."""
 

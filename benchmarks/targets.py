@@ -12,9 +12,12 @@ __all__ = [
     "at_most_slowest",
     "at_most_sum",
     "four_times_reference_or_limit",
+    "takes_seconds",
+    "three_times_reference",
 ]
 
 FIXED_SECONDS_OF_ROI = 0.005
+A_FEW_SECONDS = 10.0
 
 
 def as_fast_as(other: str, factor: float) -> Check:
@@ -35,6 +38,24 @@ def _four_times_reference_or_limit(row: Row) -> bool | None:
 
 
 four_times_reference_or_limit = Check("≥ min(4 x reference, 1 x limit)", _four_times_reference_or_limit)
+
+
+def _three_times_reference(row: Row) -> bool | None:
+    to_limit, to_reference = row.speed_against(LIMIT), row.speed_against(REFERENCE)
+    if row.reference_fails:
+        return None if to_limit is None else to_limit >= 0.4
+    return None if to_reference is None else to_reference >= 3
+
+
+three_times_reference = Check("≥ 3 x reference, or 0.4 x limit where it fails", _three_times_reference)
+
+
+def _takes_seconds(row: Row) -> bool | None:
+    ours = row.median(ALL_CORES)
+    return None if ours is None else ours <= A_FEW_SECONDS
+
+
+takes_seconds = Check("seconds", _takes_seconds)
 
 
 def _seconds_of(row: Row, workloads: tuple[str, ...]) -> list[float] | None:

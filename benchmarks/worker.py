@@ -23,17 +23,19 @@ import libertem
 from benchmarks.workloads import WORKLOADS
 from libertem.api import Context
 from libertem.executor.inline import InlineJobExecutor
+from libertem.io.corrections import CorrectionSet
 from libertem.io.dataset.base import BufferedBackend, DirectBackend, MMapBackend
 
 BACKENDS = {"mmap": MMapBackend, "buffered": BufferedBackend, "direct": DirectBackend}
 
 
 class Session:
-    """What the process holds between requests: contexts and open data sets, both by name of the executor."""
+    """What the process holds between requests, by name of the executor: contexts, data sets, corrections."""
 
     def __init__(self) -> None:
         self._contexts: dict[str, Any] = {}
         self._datasets: dict[str, Any] = {}
+        self._corrections: dict[str, Any] = {}
 
     def describe(self) -> dict[str, str]:
         """Say what is measured here."""
@@ -45,7 +47,14 @@ class Session:
             "numba": numba.__version__,
         }
 
-    def open(self, executor: str, filetype: str, io_backend: str | None, arguments: dict[str, Any]) -> None:
+    def open(
+        self,
+        executor: str,
+        filetype: str,
+        io_backend: str | None,
+        arguments: dict[str, Any],
+        corrections: str | None = None,
+    ) -> dict[str, float]:
         """Load a data set in place of the previous one of this executor.
 
         Parameters
@@ -58,13 +67,23 @@ class Session:
             How to read.
         arguments : dict
             For `Context.load`.
+        corrections : str, optional
+            File with the corrections of all runs; by default those that the data set brings along.
+
+        Returns
+        -------
+        dict
+            ``seconds`` that `Context.load` took.
         """
         self._datasets.pop(executor, None)
         if executor not in self._contexts:
             inline = InlineJobExecutor(inline_threads=1) if executor == "inline" else None
             self._contexts[executor] = Context(executor=inline)
         backend = None if io_backend is None else BACKENDS[io_backend]()
+        self._corrections[executor] = None if corrections is None else _read_corrections(corrections)
+        start = time.perf_counter()
         self._datasets[executor] = self._contexts[executor].load(filetype, io_backend=backend, **arguments)
+        return {"seconds": time.perf_counter() - start}
 
     def forget(self) -> None:
         """Let go of all data sets, and with them of mapped files."""
@@ -92,8 +111,11 @@ class Session:
         work = WORKLOADS[workload]
         udfs = work.udfs(tuple(dataset.shape.sig))
         roi = None if work.roi is None else work.roi(tuple(dataset.shape.nav))
+        corrections = self._corrections[executor]
         start = time.perf_counter()
-        results = self._contexts[executor].run_udf(dataset=dataset, udf=udfs, roi=roi)
+        results = self._contexts[executor].run_udf(
+            dataset=dataset, udf=udfs, roi=roi, corrections=corrections
+        )
         seconds = time.perf_counter() - start
         if save is not None:
             arrays: dict[str, Any] = {
@@ -109,6 +131,16 @@ class Session:
         self._datasets.clear()
         for context in self._contexts.values():
             context.close()
+
+
+def _read_corrections(path: str) -> Any:
+    # Not for all cases: it would count as memory of those that need none.
+    import sparse
+
+    with np.load(path) as arrays:
+        dark, gain = arrays["dark"], arrays["gain"]
+        excluded = sparse.COO(coords=arrays["excluded"], data=1, shape=dark.shape)
+    return CorrectionSet(dark=dark, gain=gain, excluded_pixels=excluded)
 
 
 def main() -> None:
