@@ -28,6 +28,8 @@ from libertem.io.dataset.raw import RawFileDataSet
 from libertem.udf import UDF
 from libertem.udf.sum import SumUDF
 from libertem.udf.sumsigudf import SumSigUDF
+from libertem.viz.base import Dummy2DPlot
+from libertem.viz.mpl import MPLLive2DPlot
 
 DATA = np.arange(96, dtype=np.uint16).reshape((2, 3, 4, 4))
 SUMS = DATA.sum(axis=(2, 3)).tolist()
@@ -298,11 +300,11 @@ def test_given_corrections_replace_those_of_the_data_set(inline: Context, raw: d
     assert first(corrections=CorrectionSet(gain=np.full((4, 4), 2.0))) == 240
 
 
-def test_plots_are_not_silently_ignored(inline: Context, ds: DataSet) -> None:
-    for nothing in (None, [], False):
-        inline.run_udf(ds, SumSigUDF(), plots=nothing)
-    with pytest.raises(NotImplementedError, match="live plots"):
-        inline.run_udf(ds, SumSigUDF(), plots=True)
+def test_the_class_of_plots_can_be_set(inline: Context) -> None:
+    assert inline.plot_class is MPLLive2DPlot
+    inline.plot_class = Dummy2DPlot
+    assert inline.plot_class is Dummy2DPlot
+    assert Context(executor=InlineJobExecutor(), plot_class=Dummy2DPlot).plot_class is Dummy2DPlot
 
 
 # --- subclasses that take part in runs ---

@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 import atexit
+import os
 import weakref
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from libertem.analysis.base import AnalysisResultSet, BaseAnalysis
+from libertem.analysis.create import MakesAnalyses
 from libertem.common.buffers import BufferWrapper
 from libertem.common.progress import ProgressReporter
-from libertem.exceptions import ExecutorSpecException
+from libertem.executor.adaptive import AdaptiveJobExecutor
 from libertem.executor.base import JobExecutor
-from libertem.executor.concurrent import ConcurrentJobExecutor
-from libertem.executor.inline import InlineJobExecutor
+from libertem.executor.by_name import Wishes, make_executor
 from libertem.io.corrections.corrset import CorrectionSet
 from libertem.io.dataset.base.backends.contract import IOBackend
 from libertem.io.dataset.base.dataset import DataSet
 from libertem.io.dataset.registry import filetypes, load
 from libertem.udf.auto import AutoUDF
 from libertem.udf.contract import UDF
+from libertem.udf.info import UDFInfo
+from libertem.udf.record import export_npy
 from libertem.udf.results import UDFResultDict, UDFResults
+from libertem.udf.roi import as_roi
+from libertem.viz.live import follow, make_plots
+from libertem.viz.mpl import MPLLive2DPlot
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = ["Context", "DataSet", "ResultAsyncGenerator", "ResultGenerator"]
-
-EXECUTORS = ("inline", "synchronous", "threads")
-"""Names that `Context.make_with` knows."""
 
 
 class ResultGenerator(Iterator[UDFResults]):
@@ -119,15 +124,15 @@ def _close_if_alive(ref: weakref.ref[Context]) -> None:
         context.close()
 
 
-class Context:
-    """Loads data sets and runs UDFs over them.
+class Context(MakesAnalyses):
+    """Loads data sets, and runs UDFs and analyses over them.
 
     Parameters
     ----------
     executor : JobExecutor, optional
         Where to compute; threads on all cores by default.
     plot_class : type, optional
-        Class for live plots.
+        Class for live plots, by default `libertem.viz.mpl.MPLLive2DPlot`.
 
     Examples
     --------
@@ -145,9 +150,18 @@ class Context:
         self._plot_class = plot_class
         atexit.register(_close_if_alive, weakref.ref(self))
 
+    @property
+    def plot_class(self) -> Any:
+        """Class for live plots that a run makes. Can be set."""
+        return MPLLive2DPlot if self._plot_class is None else self._plot_class
+
+    @plot_class.setter
+    def plot_class(self, value: Any) -> None:
+        self._plot_class = value
+
     def _create_local_executor(self) -> JobExecutor:
         """Executor of contexts that were not given one."""
-        return ConcurrentJobExecutor.make_local()
+        return AdaptiveJobExecutor.make_local()
 
     @classmethod
     def make_with(
@@ -164,16 +178,19 @@ class Context:
 
         Parameters
         ----------
-        executor_spec : {'threads', 'inline', 'synchronous'}
-            Threads on all cores, or everything in the calling thread.
+        executor_spec : str
+            ``'threads'`` of this process; ``'inline'``, or ``'synchronous'``, in the calling thread;
+            ``'dask'`` worker processes on this machine; ``'dask-make-default'``, the same as the default of
+            Dask, which stays open; ``'dask-integration'``, what Dask uses in this process; ``'delayed'``,
+            with lazy results, which Dask computes when they are asked for.
         cpus : int or iterable of int, optional
-            Number or ids of CPU workers.
+            Number or ids of CPU workers, for threads and clusters.
         gpus : int or iterable of int, optional
-            Not supported by these executors.
+            Number or ids of GPU workers, for clusters. An id may be repeated.
         plot_class : type, optional
             Class for live plots.
         snooze_timeout : float, optional
-            Only for clusters.
+            Minutes without work after which a local cluster shrinks to one worker, until it is used again.
         main_process_gpu : bool or int, optional
             GPU for merging results.
 
@@ -182,27 +199,7 @@ class Context:
         ExecutorSpecException
             If there is no such executor, or it cannot be made like that.
         """
-        spec = executor_spec.lower()
-        if spec not in EXECUTORS:
-            raise ExecutorSpecException(
-                f"unknown executor {executor_spec!r}, expected one of {', '.join(EXECUTORS)}"
-            )
-        if snooze_timeout is not None:
-            raise ExecutorSpecException(f"Executor type {spec} cannot snooze, only clusters can")
-        if gpus is not None:
-            raise ExecutorSpecException(
-                f"Executor type {spec} does not support specifying GPU workers at this time"
-            )
-        executor: JobExecutor
-        if spec == "threads":
-            n = len(list(cpus)) if isinstance(cpus, Iterable) else cpus
-            executor = ConcurrentJobExecutor.make_local(n_threads=n, main_process_gpu=main_process_gpu)
-        else:
-            if cpus is not None:
-                raise ExecutorSpecException(
-                    f"Executor type {spec} does not support specifying CPU workers at this time"
-                )
-            executor = InlineJobExecutor(main_process_gpu=main_process_gpu)
+        executor = make_executor(executor_spec, Wishes(cpus, gpus, snooze_timeout, main_process_gpu))
         return cls(executor=executor, plot_class=plot_class)
 
     def load(
@@ -265,8 +262,10 @@ class Context:
             Show a progress bar.
         backends : str or iterable of str, optional
             Limits the kinds of arrays that UDFs receive.
-        plots : optional
-            Live plots. Not offered yet.
+        plots : bool or list, optional
+            Live plots, which follow the run. True: of each result that is an image. Or for each UDF a list of
+            channels: names of results, or names with a function of the data. Or plot objects, see
+            `libertem.viz.base.Live2DPlot`.
         sync : bool
             If False, return an awaitable.
 
@@ -343,31 +342,35 @@ class Context:
         copy_needed: bool = False,
     ) -> Any:
         """All runs go through here; subclasses override it."""
-        if plots:
-            raise NotImplementedError("live plots are not offered yet, use run_udf_iter")
         udfs, single = _as_list(udf)
+        live = self._make_plots(plots, dataset, udfs, roi)
         runner = self.executor.get_udf_runner()(udfs)
-        if iterate:
-            results = runner.run_for_dataset_sync(
-                dataset=dataset,
-                executor=self.executor,
-                roi=roi,
-                progress=progress,
-                corrections=corrections,
-                backends=backends,
-                copy_needed=copy_needed,
-            )
-            return ResultGenerator(runner, results)
-        result = runner.run_for_dataset(
-            dataset=dataset,
-            executor=self.executor,
-            roi=roi,
-            progress=progress,
-            corrections=corrections,
-            backends=backends,
-        )
+        arguments: dict[str, Any] = {
+            "dataset": dataset,
+            "executor": self.executor,
+            "roi": roi,
+            "progress": progress,
+            "corrections": corrections,
+            "backends": backends,
+        }
+        if not iterate and not live:
+            result = runner.run_for_dataset(**arguments)
+        else:
+            results = runner.run_for_dataset_sync(**arguments, copy_needed=copy_needed)
+            if live:
+                results = follow(results, live)
+            if iterate:
+                return ResultGenerator(runner, results)
+            (result,) = deque(results, maxlen=1)
         buffers: tuple[UDFResultDict, ...] = result.buffers
         return buffers[0] if single else buffers
+
+    def _make_plots(self, plots: Any, dataset: DataSet, udfs: list[UDF], roi: Any) -> list[tuple[int, Any]]:
+        """Plots of a run, with the numbers of the UDFs that they show."""
+        if plots is None or plots is False:
+            return []
+        # The class of plots loads matplotlib only when a plot is displayed.
+        return make_plots(plots, dataset, udfs, as_roi(roi, dataset.shape), self.plot_class)
 
     def map(
         self,
@@ -404,6 +407,79 @@ class Context:
         )
         result: BufferWrapper = results["result"]
         return result
+
+    def run(
+        self,
+        job: BaseAnalysis,
+        roi: Any = None,
+        progress: bool | ProgressReporter = False,
+        corrections: CorrectionSet | None = None,
+    ) -> AnalysisResultSet:
+        """Run an analysis.
+
+        Parameters
+        ----------
+        job : Analysis
+            From a method ``create_*_analysis``, or made from a class in `libertem.analysis`.
+        roi, progress, corrections
+            As for `run_udf`. Without `roi`, that of the analysis is used.
+
+        Returns
+        -------
+        AnalysisResultSet
+            The results, as attributes: ``results.intensity.raw_data``.
+        """
+        if roi is None:
+            roi = job.get_roi()
+        results = self.run_udf(
+            dataset=job.dataset, udf=job.get_udf(), roi=roi, progress=progress, corrections=corrections
+        )
+        damage = as_roi(roi, job.dataset.shape)
+        return job.get_udf_results(results, roi, True if damage is None else damage)
+
+    def display(self, dataset: DataSet, udf: UDF, roi: Any = None) -> UDFInfo:
+        """Show in a notebook what a UDF will do and return. Nothing is read.
+
+        Parameters
+        ----------
+        dataset : DataSet
+            What it would be run over.
+        udf : UDF
+            The UDF.
+        roi : optional
+            As for `run_udf`.
+        """
+        return UDFInfo.of(udf, dataset, roi)
+
+    def export_dataset(
+        self,
+        dataset: DataSet,
+        *,
+        path: str | os.PathLike[str],
+        progress: bool | ProgressReporter = False,
+        overwrite: bool = False,
+    ) -> None:
+        """Write a data set as NumPy file, in its shape and its native dtype.
+
+        Parameters
+        ----------
+        dataset : DataSet
+            What to write.
+        path : str or path-like
+            The file, ``*.npy``. All workers need to reach it.
+        progress : bool or ProgressReporter, optional
+            Show a progress bar.
+        overwrite : bool, optional
+            Replace an existing file.
+
+        Raises
+        ------
+        ValueError
+            If `path` does not end with ``.npy``.
+        FileExistsError
+            If there is such a file and it is not to be overwritten.
+        """
+        export_npy(self, dataset, path=path, progress=progress, overwrite=overwrite)
 
     def close(self) -> None:
         """Release the executor. May be called twice."""

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from libertem.api import Context
+from libertem.executor.adaptive import AdaptiveJobExecutor
 from libertem.executor.concurrent import ConcurrentJobExecutor
 from libertem.executor.inline import InlineJobExecutor
 
@@ -17,6 +18,7 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "inline": InlineJobExecutor,
     "inline-debug": lambda: InlineJobExecutor(debug=True),
     "threads": lambda: ConcurrentJobExecutor.make_local(2),
+    "adaptive": lambda: AdaptiveJobExecutor.make_local(2),
 }
 
 

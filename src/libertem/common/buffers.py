@@ -116,7 +116,10 @@ class ArrayWithMask(NamedTuple):
 
 def _fill_value(dtype: np.dtype[Any]) -> Any:
     """What stands at scan positions outside of the ROI."""
-    if dtype.kind in "fc":
+    if dtype.kind == "c":
+        # Both parts: otherwise the imaginary part would look like a result.
+        return complex(np.nan, np.nan)
+    if dtype.kind == "f":
         return np.nan
     if dtype.kind in "mM":
         return np.array("NaT", dtype=dtype)

@@ -21,7 +21,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Generic, TypeVar
 
-__all__ = ["guard_numba_threading_layer", "set_num_threads", "set_num_threads_env"]
+__all__ = ["guard_numba_threading_layer", "num_threads_env", "set_num_threads", "set_num_threads_env"]
 
 V = TypeVar("V")
 
@@ -163,6 +163,11 @@ def set_num_threads_env(n: int = 1, set_numba: bool | None = None) -> Iterator[N
     names = (*_ENV_VARIABLES, _ENV_NUMBA) if set_numba else _ENV_VARIABLES
     with _environment.override({name: _variable(name) for name in names}, str(n)):
         yield
+
+
+def num_threads_env(n: int) -> dict[str, str]:
+    """Environment variables that limit numerical libraries, numba included, in a child process."""
+    return dict.fromkeys((*_ENV_VARIABLES, _ENV_NUMBA), str(n))
 
 
 def guard_numba_threading_layer() -> bool:

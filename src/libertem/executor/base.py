@@ -41,6 +41,8 @@ class Environment:
     """Whether the run was given up meanwhile."""
     threaded_executor: bool = False
     """Whether other tasks run in threads of the same process."""
+    report: Callable[[float], None] | None = None
+    """Receives, after each tile or frame, how much of the partition is done, from 0 to 1."""
 
     @contextmanager
     def enter(self) -> Iterator[None]:
@@ -108,6 +110,13 @@ class JobExecutor:
     def get_available_workers(self) -> WorkerSet:
         """The workers with their names, hosts and resources."""
         raise NotImplementedError
+
+    def merging_workers(self) -> int | None:
+        """How many workers there are, if results should be merged on them as far as possible.
+
+        None if sending results to the main process costs nothing.
+        """
+        return None
 
     def get_udf_runner(self) -> Any:
         """Class that runs UDFs with this executor."""

@@ -1,7 +1,8 @@
-"""What executors within one process have in common."""
+"""What executors on one machine have in common."""
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from libertem.common.taskcomm import SimpleWorkerQueue, TaskCommHandler, WorkerContext, WorkerQueue
@@ -9,7 +10,7 @@ from libertem.common.taskcomm import SimpleWorkerQueue, TaskCommHandler, WorkerC
 if TYPE_CHECKING:
     from libertem.common.scheduler import WorkerSet
 
-__all__ = ["LocalWorkerContext", "local_worker_set", "physical_cores"]
+__all__ = ["LocalWorkerContext", "level_of_caller", "local_worker_set", "physical_cores"]
 
 
 class LocalWorkerContext(WorkerContext):
@@ -38,9 +39,19 @@ class LocalWorkerContext(WorkerContext):
 
 def physical_cores() -> int:
     """How many cores this process may use."""
-    from libertem.utils.devices import detect
+    from libertem.utils.devices import detect_cpus
 
-    return len(detect()["cpus"])
+    # Not `detect`: where there is a GPU, that loads CuPy.
+    return len(detect_cpus())
+
+
+def level_of_caller() -> int:
+    """Where in the stack the code is that called the library, as `stacklevel` of a warning."""
+    # 0 would be this function.
+    level, frame = 0, sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "libertem":
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def local_worker_set(name: str, host: str, nthreads: int) -> WorkerSet:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import IntEnum
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -188,22 +189,12 @@ class CoMUDF(UDF):
     def _make_container(self) -> MaskContainer:
         double = exact_dtype(self._result_dtype()) == self._result_dtype()
         return MaskContainer(
-            mask_factories=self._make_masks,
+            mask_factories=partial(_make_masks, self.get_params(), *self.meta.dataset_shape.sig),
             dtype=np.float64 if double else np.float32,
             use_sparse=False,
             count=3,
             backend="cupy" if self._backend in CUPY_BACKENDS else NUMPY,
         )
-
-    def _make_masks(self) -> npt.NDArray[Any]:
-        params = self.get_params()
-        assert params.cy is not None
-        assert params.cx is not None
-        height, width = self.meta.dataset_shape.sig
-        selection = circular(params.cx, params.cy, width, height, params.r)
-        if params.ri is not None and not np.isclose(params.ri, 0):
-            selection = ring(params.cx, params.cy, width, height, params.r, params.ri)
-        return np.stack([make() for make in com_masks_generic(height, width, lambda: selection)])
 
     def process_tile(self, tile: Any) -> None:
         """Add up a tile under the masks."""
@@ -308,6 +299,16 @@ class CoMUDF(UDF):
     def _selection(self) -> npt.NDArray[np.bool_]:
         roi = self.meta.roi
         return np.ones(self.meta.dataset_shape.nav.to_tuple(), dtype=bool) if roi is None else roi
+
+
+def _make_masks(params: CoMParams, height: int, width: int) -> npt.NDArray[Any]:
+    """The selection mask, and its products with y and x."""
+    assert params.cy is not None
+    assert params.cx is not None
+    selection = circular(params.cx, params.cy, width, height, params.r)
+    if params.ri is not None and not np.isclose(params.ri, 0):
+        selection = ring(params.cx, params.cy, width, height, params.r, params.ri)
+    return np.stack([make() for make in com_masks_generic(height, width, lambda: selection)])
 
 
 def _checked_regression(option: Any) -> RegressionOptions | npt.NDArray[Any]:

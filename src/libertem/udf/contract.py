@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -16,12 +16,13 @@ from libertem.common.buffers import (
     BufferUse,
     BufferWrapper,
 )
+from libertem.common.math import flat_nonzero
 from libertem.common.protocols import TilingPreferences, TilingSize, UDFMethod
 from libertem.common.shape import Shape
 from libertem.common.slice import Slice
 from libertem.exceptions import UDFException
 from libertem.io.dataset.base.tile import DataTile
-from libertem.udf.data import UDFData, check_cast
+from libertem.udf.data import MergeAttrMapping, UDFData, check_cast
 from libertem.udf.meta import UDFMeta
 from libertem.udf.shared import Shared
 
@@ -303,14 +304,32 @@ class UDF:
         """Whether `_process_block` gives the documented results for this dtype and these parameters."""
         return False
 
-    def _feed(self, tile: DataTile, data: Any, method: UDFMethod) -> None:
-        """Hand a tile to the process method, with all views set."""
+    def _merge_frames(self, start: int, stop: int, source: Any) -> None:
+        """Merge the arrays of some frames, counted from the start of the buffers."""
+        everything = self.params
+        if everything._has_aux():
+            roi = self.meta.roi
+            frames = slice(start, stop) if roi is None else flat_nonzero(roi)[start:stop]
+            self.params = everything._select_frames(frames)
+        dest = {name: buffer.view_for_frames(start, stop) for name, buffer in self.results._buffers()}
+        try:
+            self.merge(dest=MergeAttrMapping(dest), src=source)
+        finally:
+            self.params = everything
+
+    def _feed(
+        self, tile: DataTile, data: Any, method: UDFMethod, tick: Callable[[float], None] | None = None
+    ) -> None:
+        """Hand a tile to the process method, with all views set.
+
+        `tick` is called after each frame with the part of the tile that is done, from 0 to 1.
+        """
         assert self.meta._partition_slice is not None
         where = tile.tile_slice
         start = where.origin[0] - self.meta._partition_slice.origin[0]
         n_frames = where.shape[0]
         if method is UDFMethod.FRAME:
-            self._feed_frames(where, start, data)
+            self._feed_frames(where, start, data, tick)
             return
         self.meta.slice = where
         self.meta.tiling_scheme_idx = tile.scheme_idx
@@ -329,7 +348,7 @@ class UDF:
                 container._view_frames(start, start + n_frames)
             self._call("process_partition", data)
 
-    def _feed_frames(self, where: Slice, start: int, data: Any) -> None:
+    def _feed_frames(self, where: Slice, start: int, data: Any, tick: Callable[[float], None] | None) -> None:
         frame_shape = Shape((1, *where.shape.sig), sig_dims=where.shape.sig.dims)
         flat = self._backend in arrays.D2_BACKENDS
         self.meta.tiling_scheme_idx = 0
@@ -338,6 +357,8 @@ class UDF:
             self.results._view_frame(start + i)
             self.params._view_frame(start + i)
             self._call("process_frame", _rows_2d(data, i) if flat else data[i])
+            if tick is not None:
+                tick((i + 1) / where.shape[0])
 
     def _call(self, name: str, data: Any) -> None:
         try:

@@ -2,10 +2,12 @@
 
 Correcting every pixel of every frame would cost more than most reductions. Instead:
 
-* sums over frames, and of squared deviations, are corrected once at the end of a partition;
-* products with masks have the gain in the masks and subtract the dark frame in registers;
-* excluded pixels are left out, and the mean values that replace them are computed for themselves: there are
-  few of them.
+* sums over frames are corrected once at the end of a partition; the sum of an excluded pixel is the mean of
+  the sums of its neighbours;
+* products with masks have the gain in the masks, and the weights of excluded pixels in those of their
+  neighbours; the dark frame is subtracted in registers;
+* sums of squared deviations are corrected at the end, too, but for excluded pixels: their values are computed
+  for each frame.
 """
 
 from __future__ import annotations
@@ -135,36 +137,61 @@ class BlockCorrections:
         if n_frames and self.gain.size:
             flat *= self.gain
 
+    def repair_sums(self, sums: npt.NDArray[np.float64]) -> None:
+        """Replace excluded pixels in corrected sums over frames: sums of means are means of sums."""
+        flat = sums.reshape(-1)
+        if self.excluded.size:
+            valid = np.arange(self.neighbours.shape[1]) < self.counts[:, np.newaxis]
+            flat[self.excluded] = np.where(valid, flat[self.neighbours], 0).sum(axis=1) / self.counts
+
+    def left_out(self) -> npt.NDArray[np.int64]:
+        """Excluded pixels whose own values do not count."""
+        found: npt.NDArray[np.int64] = self.excluded[self.neighbours[:, 0] != self.excluded]
+        return found
+
     def correct_masks(self, masks: npt.NDArray[Any], dtype: npt.DTypeLike) -> CorrectedMasks:
         """Masks ``(masks, pixels)`` that give the products of corrected frames; see `CorrectedMasks`."""
-        weights = masks * self.gain if self.gain.size else masks.astype(np.float64)
-        at_excluded = masks[:, self.excluded].astype(np.float64)
+        weights = masks.astype(np.float64)
+        shares = weights[:, self.excluded] / self.counts
         weights[:, self.excluded] = 0
+        for k in range(self.neighbours.shape[1]):
+            used = self.counts > k
+            # Row by row, because a pixel may be the neighbour of several.
+            for row, share in zip(weights, shares[:, used], strict=True):
+                np.add.at(row, self.neighbours[used, k], share)
+        if self.gain.size:
+            weights *= self.gain
         dark, offsets = None, np.zeros(masks.shape[0])
+        left_out = self.left_out()
+        # Whatever stands there, it must not get into sums by way of 0 times infinity.
+        weights[:, left_out] = 0
         if self.dark.size:
             exact = self.dark.copy()
-            exact[self.excluded] = 0
+            exact[left_out] = 0
             dark = exact.astype(dtype)
             # What rounding the dark frame leaves over is the same for all frames.
             rest = exact - dark
             rest[~np.isfinite(rest)] = 0
             if rest.any():
                 offsets = weights @ rest
-        return CorrectedMasks(weights.astype(dtype), dark, offsets, at_excluded)
+        return CorrectedMasks(weights.astype(dtype), dark, offsets, left_out)
 
 
 @dataclass(frozen=True)
 class CorrectedMasks:
-    """Products of corrected frames are ``(frame - dark) @ weights - offsets + repaired @ at_excluded``."""
+    """Products of corrected frames are ``(frame - dark) @ weights - offsets``.
+
+    What belongs to an excluded pixel is spread over the neighbours that replace it.
+    """
 
     weights: npt.NDArray[Any]
-    """``(masks, pixels)``, 0 at excluded pixels."""
+    """``(masks, pixels)``."""
     dark: npt.NDArray[Any] | None
-    """One value per pixel, 0 at excluded ones; None if there is no dark frame."""
+    """One value per pixel; None if there is no dark frame."""
     offsets: npt.NDArray[np.float64]
     """One value per mask."""
-    at_excluded: npt.NDArray[np.float64]
-    """``(masks, excluded)``."""
+    left_out: npt.NDArray[np.int64]
+    """Pixels of weight 0 that may hold anything, NaN included."""
 
 
 class ExcludedPixels:

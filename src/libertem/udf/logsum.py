@@ -10,6 +10,7 @@ import numpy as np
 from libertem.common.arrays import D2_BACKENDS
 from libertem.common.buffers import BufferWrapper
 from libertem.udf.contract import UDF
+from libertem.udf.groups import associative
 
 __all__ = ["LogsumUDF", "run_logsum"]
 
@@ -39,6 +40,7 @@ class LogsumUDF(UDF):
         total = self.results.total
         total += self.forbuf(np.log(frame - frame.min() + 1), total)
 
+    @associative
     def merge(self, dest: Any, src: Any) -> None:
         """Add the sum of a partition."""
         dest.total += src.total

@@ -223,10 +223,10 @@ class BlockProducts:
         from libertem.udf.kernels.dots import group_masks
 
         stack = _whole_masks(udf, masks, dtype) if isinstance(masks, MaskContainer) else masks
-        self._corrections = block_corrections(udf)
+        corrections = block_corrections(udf)
         self._corrected: CorrectedMasks | None = None
-        if self._corrections is not None:
-            self._corrected = self._corrections.correct_masks(stack, dtype)
+        if corrections is not None:
+            self._corrected = corrections.correct_masks(stack, dtype)
             stack = self._corrected.weights
         # Excluded pixels of floats, which a weight of 0 does not remove.
         self._may_hold_nan = udf.meta.dataset_dtype.kind == "f"
@@ -237,24 +237,19 @@ class BlockProducts:
         from libertem.udf.kernels.dots import dot_masks
 
         first = row = first_row(udf, block)
-        dark = None if self._corrected is None else self._corrected.dark
-        left_out = None
-        if self._corrections is not None and self._may_hold_nan:
-            inside = self._corrections.find_excluded(block)
-            left_out = self._corrections.excluded[inside] - block.px_start
+        dark = left_out = None
+        if self._corrected is not None:
+            dark = self._corrected.dark
+            if self._may_hold_nan and self._corrected.left_out.size:
+                low, high = np.searchsorted(self._corrected.left_out, [block.px_start, block.px_stop])
+                left_out = self._corrected.left_out[low:high] - block.px_start
         for run in block.runs:
             out = total[row : row + run.starts.shape[0]]
             where = (as_numbers(run.buffer), run.starts, block.n_px, swap_flag(block))
             dot_masks(*where, self._groups, block.px_start, out, dark, left_out)
             row += out.shape[0]
-        if self._corrections is not None and self._corrected is not None:
-            if block.px_start == 0:
-                total[first:row] -= self._corrected.offsets
-            inside = self._corrections.find_excluded(block)
-            if inside.stop > inside.start:
-                total[first:row] += (
-                    self._corrections.repaired(block) @ self._corrected.at_excluded[:, inside].T
-                )
+        if self._corrected is not None and block.px_start == 0:
+            total[first:row] -= self._corrected.offsets
 
 
 def sparse_groups(udf: UDF, masks: MaskContainer, dtype: npt.DTypeLike) -> list[npt.NDArray[Any]]:

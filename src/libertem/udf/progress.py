@@ -33,11 +33,23 @@ class PartProgress:
         Takes a message; None if nobody listens.
     frame_px : int
         Pixels per frame; tiles count as fractions of frames.
+    n_frames : int
+        Frames in the partition.
+    report : callable, optional
+        Takes how much of the partition is done, from 0 to 1.
     """
 
-    def __init__(self, send: Callable[[dict[str, Any]], None] | None, frame_px: int) -> None:
+    def __init__(
+        self,
+        send: Callable[[dict[str, Any]], None] | None,
+        frame_px: int,
+        n_frames: int = 0,
+        report: Callable[[float], None] | None = None,
+    ) -> None:
         self._send = send
         self._frame_px = max(1, frame_px)
+        self._total_px = max(1, n_frames * self._frame_px)
+        self._report = report
         self._px = 0
         self._last: float | None = None
         if send is not None:
@@ -45,15 +57,22 @@ class PartProgress:
 
     def add(self, n_px: int) -> None:
         """Count processed pixels."""
+        self._px += n_px
+        self.look_ahead(0)
         if self._send is None:
             return
-        self._px += n_px
         now = time.monotonic()
         if self._last is None:
             self._last = now
         elif now - self._last >= MIN_SECONDS_BETWEEN_MESSAGES:
             self._last = now
             self._send({"event": "frames", "frames": self._px / self._frame_px})
+
+
+    def look_ahead(self, n_px: float) -> None:
+        """Report some more pixels, without counting them."""
+        if self._report is not None:
+            self._report((self._px + n_px) / self._total_px)
 
 
 class RunProgress:
@@ -97,7 +116,9 @@ class RunProgress:
                 return
             if message["event"] == "frames" and ident not in self._running:
                 return
-            self._running[ident] = min(message["frames"], self._frames[ident])
+            # A partition may be started over; progress does not go back.
+            frames = min(message["frames"], self._frames[ident])
+            self._running[ident] = max(frames, self._running.get(ident, 0.0))
             self._reporter.update(self._state())
 
     def finish(self, ident: str) -> None:

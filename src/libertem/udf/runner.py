@@ -14,12 +14,13 @@ from libertem.common.buffers import BufferWrapper
 from libertem.common.math import flat_nonzero
 from libertem.common.progress import ProgressReporter
 from libertem.common.protocols import UDFMethod
-from libertem.exceptions import JobCancelledError, UDFException, UDFRunCancelled
+from libertem.exceptions import ExecutorError, JobCancelledError, UDFException, UDFRunCancelled
 from libertem.io.corrections.corrset import CorrectionSet
 from libertem.io.dataset.base.dataset import DataSet
 from libertem.io.dataset.base.negotiation import Negotiator
 from libertem.udf.contract import UDF
-from libertem.udf.data import MergeAttrMapping, UDFData
+from libertem.udf.data import UDFData
+from libertem.udf.groups import TaskGroup, group_tasks
 from libertem.udf.meta import UDFMeta
 from libertem.udf.progress import PROGRESS_TOPIC, RunProgress, make_reporter
 from libertem.udf.results import UDFResultDict, UDFResults, UDFResultsLazy, collect_results
@@ -55,10 +56,6 @@ class _Run:
     damage: BufferWrapper
     tasks: list[UDFTask] = field(default_factory=list)
     params: UDFParams | None = None
-
-    def frames(self, start: int, stop: int) -> npt.NDArray[np.int64] | slice:
-        """Scan positions with these ranks on the compressed navigation axis."""
-        return slice(start, stop) if self.roi is None else flat_nonzero(self.roi)[start:stop]
 
 
 class UDFRunner:
@@ -210,7 +207,8 @@ class UDFRunner:
         dry: bool = False,
     ) -> UDFResults:
         """Run to the end and return the results."""
-        steps = self.run_for_dataset_sync(dataset, executor, roi, progress, corrections, backends, dry)
+        run = self._prepare(dataset, roi, corrections, backends, plan=not dry)
+        steps = self._steps(run, executor, progress, None, copy_needed=False, each_partition=False)
         (results,) = deque(steps, maxlen=1)
         # Computed now: what goes wrong in `get_results` belongs to this call.
         return UDFResults(results.buffers, results.damage)
@@ -232,15 +230,33 @@ class UDFRunner:
         With a `cancel_id` the run can be given up through `JobExecutor.cancel`.
         """
         run = self._prepare(dataset, roi, corrections, backends, plan=not dry)
+        yield from self._steps(
+            run, executor, progress, cancel_id, copy_needed=copy_needed, each_partition=True
+        )
+
+    def _steps(
+        self,
+        run: _Run,
+        executor: JobExecutor,
+        progress: bool | ProgressReporter,
+        cancel_id: Any,
+        *,
+        copy_needed: bool,
+        each_partition: bool,
+    ) -> Iterator[UDFResults]:
+        """Results after each merge. If nobody looks at each partition, some may be merged on workers."""
         self._executor = executor
         cancel_id = uuid.uuid4().hex if cancel_id is None else cancel_id
         merged = 0
         try:
-            for _ in self._execute(run, executor, progress, cancel_id):
-                merged += 1
+            for n_partitions in self._execute(run, executor, progress, cancel_id, each_partition):
+                merged += n_partitions
                 yield self._results(run, copy_needed=copy_needed)
         except JobCancelledError as err:
             raise UDFRunCancelled(f"UDF run cancelled after {merged} partitions") from err
+        if merged != len(run.tasks):
+            # Not a matter of users: better no result than one that lacks something.
+            raise ExecutorError(f"the executor returned {merged} partitions, expected {len(run.tasks)}")
         if merged == 0:
             yield self._results(run, copy_needed=copy_needed)
 
@@ -261,8 +277,14 @@ class UDFRunner:
             await sync_to_async(results.close)  # type: ignore[attr-defined]  # it is a generator
 
     def _execute(
-        self, run: _Run, executor: JobExecutor, progress: bool | ProgressReporter, cancel_id: Any
-    ) -> Iterator[None]:
+        self,
+        run: _Run,
+        executor: JobExecutor,
+        progress: bool | ProgressReporter,
+        cancel_id: Any,
+        each_partition: bool,
+    ) -> Iterator[int]:
+        """Run all tasks; yields, after each merge, how many partitions are in it."""
         if not run.tasks:
             return
         handler = run.dataset.get_task_comm_handler()
@@ -277,18 +299,23 @@ class UDFRunner:
             handler.subscribe(PROGRESS_TOPIC, follower.on_message)
             for udf_task in run.tasks:
                 udf_task.progress = True
+        tasks: Sequence[UDFTask | TaskGroup] = run.tasks
+        if not each_partition:
+            tasks = group_tasks(self._udfs, run.tasks, executor.merging_workers)
         try:
             with executor.scatter(run.params) as handle:
                 self._params_handle = handle
                 handler.start()
                 try:
-                    results = executor.run_tasks(run.tasks, handle, cancel_id, handler)
+                    results = executor.run_tasks(tasks, handle, cancel_id, handler)
                     try:
                         for result, task in results:
                             self._merge(run, result)
+                            members = getattr(task, "members", [task])
                             if follower is not None:
-                                follower.finish(task.get_partition().get_ident())
-                            yield
+                                for member in members:
+                                    follower.finish(member.get_partition().get_ident())
+                            yield len(members)
                     finally:
                         _close(results)
                 finally:
@@ -303,12 +330,7 @@ class UDFRunner:
         stop = start + result.part_slice.shape[0]
         for i, udf in enumerate(self._udfs):
             udf.meta.set_valid_nav_mask(run.damage.raw_data)
-            everything = udf.params
-            if everything._has_aux():
-                udf.params = everything._select_frames(run.frames(start, stop))
-            dest = {name: buffer.view_for_frames(start, stop) for name, buffer in udf.results._buffers()}
-            udf.merge(dest=MergeAttrMapping(dest), src=result.merge_source(i))
-            udf.params = everything
+            udf._merge_frames(start, stop, result.merge_source(i))
         run.damage.raw_data[start:stop] = True
 
     def _results(self, run: _Run, *, copy_needed: bool) -> UDFResults:

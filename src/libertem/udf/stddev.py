@@ -12,6 +12,7 @@ from libertem.udf.accumulate import as_numbers, lanes_for
 from libertem.udf.blocks import swap_flag
 from libertem.udf.contract import UDF
 from libertem.udf.corrected import ExcludedPixels
+from libertem.udf.groups import associative
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -111,6 +112,7 @@ class StdDevUDF(UDF):
         self.results.sum.reshape(-1)[corrections.excluded] = self._excluded.sums
         varsums[corrections.excluded] = self._excluded.varsums
 
+    @associative
     def merge(self, dest: Any, src: Any) -> None:
         """Combine the result of a partition with what is there."""
         n0, n1 = int(dest.num_frames[0]), int(src.num_frames[0])

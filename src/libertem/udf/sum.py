@@ -11,7 +11,8 @@ from libertem.common.buffers import BufferWrapper
 from libertem.udf.accumulate import add_sum, as_numbers, exact_dtype, lanes_for
 from libertem.udf.blocks import swap_flag
 from libertem.udf.contract import UDF
-from libertem.udf.corrected import ExcludedPixels
+from libertem.udf.corrected import block_corrections
+from libertem.udf.groups import associative
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -68,7 +69,7 @@ class SumUDF(UDF):
         return self.meta.input_dtype.kind in "iuf"
 
     def _begin_blocks(self) -> None:
-        self._excluded = ExcludedPixels.of(self)
+        self._n_frames = 0
 
     def _process_block(self, block: FrameBlock) -> None:
         from libertem.udf.kernels.sums import sum_frames
@@ -78,8 +79,8 @@ class SumUDF(UDF):
             pixels = as_numbers(run.buffer)
             lanes = lanes_for(pixels.dtype, total.dtype)
             sum_frames(pixels, run.starts, block.n_px, swap_flag(block), lanes, total)
-        if self._excluded is not None:
-            self._excluded.add(block)
+        if block.px_start == 0:
+            self._n_frames += block.n_frames
 
     def _process_sparse_block(self, block: SparseBlock) -> None:
         from libertem.udf.kernels.csr import csr_sum_frames
@@ -87,11 +88,12 @@ class SumUDF(UDF):
         csr_sum_frames(block.indices, as_numbers(block.values), self.results.total.reshape(-1))
 
     def _finish_blocks(self) -> None:
-        if self._excluded is not None:
-            corrections, total = self._excluded.corrections, self.results.total
-            corrections.correct_sums(total, self._excluded.n_frames)
-            total.reshape(-1)[corrections.excluded] = self._excluded.sums
+        corrections = block_corrections(self)
+        if corrections is not None:
+            corrections.correct_sums(self.results.total, self._n_frames)
+            corrections.repair_sums(self.results.total)
 
+    @associative
     def merge(self, dest: Any, src: Any) -> None:
         """Add the sum of a partition."""
         dest.total += src.total

@@ -15,6 +15,7 @@ from libertem.common.backend import get_device_class
 from libertem.common.buffers import to_numpy
 from libertem.common.math import flat_nonzero, prod
 from libertem.common.slice import Slice
+from libertem.executor.base import Environment
 from libertem.io.corrections.corrset import CorrectionSet
 from libertem.io.dataset.base.blocks import ReadOrder, SparseBlock
 from libertem.io.dataset.base.partition import BasePartition, Partition
@@ -35,8 +36,6 @@ from libertem.udf.shared import Shared
 
 if TYPE_CHECKING:
     import numpy.typing as npt
-
-    from libertem.executor.base import Environment
 
 __all__ = ["OneUDF", "UDFParams", "UDFTask", "UDFTaskResult"]
 
@@ -110,6 +109,10 @@ class UDFTask:
         """Resources that a worker has to offer."""
         return self.resources
 
+    def runs_python(self, params: UDFParams) -> bool:
+        """Whether some UDF takes tiles or frames in Python, rather than whole blocks in compiled code."""
+        return not _PartitionRun(self, params, Environment(threads_per_worker=1)).is_compiled()
+
     def __call__(self, params: UDFParams, env: Environment) -> UDFTaskResult:
         """Process the partition."""
         return _PartitionRun(self, params, env).run()
@@ -135,7 +138,8 @@ class _PartitionRun:
         context = env.worker_context
         if task.progress and context is not None:
             send = partial(context.signal, task.partition.get_ident(), PROGRESS_TOPIC)
-        self._progress = PartProgress(send, prod(task.partition.slice.shape.sig))
+        sig_px = prod(task.partition.slice.shape.sig)
+        self._progress = PartProgress(send, sig_px, self._part_slice.shape[0], env.report)
         for udf, backend in zip(self._udfs, self._backends.udfs, strict=True):
             self._prepare(udf, backend, device_class)
 
@@ -186,19 +190,8 @@ class _PartitionRun:
         self._partition.set_corrections(self._params.corrections)
         if self._env.worker_context is not None:
             self._partition.set_worker_context(self._env.worker_context)
-        stored = self._partition.meta.raw_dtype
-        compiled = [
-            i
-            for i, udf in enumerate(self._udfs)
-            if self._backends.udfs[i] in (NUMPY, CUDA) and takes_blocks(udf, stored)
-        ]
         blocks = self._partition.get_sparse_blocks(self._params.roi)
-        if blocks is not None:
-            compiled = [
-                i
-                for i, udf in enumerate(self._udfs)
-                if self._backends.udfs[i] in CPU_BACKENDS and takes_blocks(udf, stored, sparse=True)
-            ]
+        compiled = self._take_blocks(sparse=blocks is not None)
         # Looking after thread pools takes longer than many runs of compiled UDFs, which have none.
         with nullcontext() if len(compiled) == len(self._udfs) else self._env.enter():
             self._run_hooks(compiled, blocks)
@@ -206,6 +199,25 @@ class _PartitionRun:
             {name: to_numpy(buffer.raw_data) for name, buffer in udf.results._buffers()} for udf in self._udfs
         ]
         return UDFTaskResult(arrays=arrays, part_slice=self._part_slice)
+
+    def _take_blocks(self, *, sparse: bool) -> list[int]:
+        """UDFs that take frames where they lie, if the partition offers that."""
+        stored = self._partition.meta.raw_dtype
+        backends = CPU_BACKENDS if sparse else (NUMPY, CUDA)
+        return [
+            i
+            for i, udf in enumerate(self._udfs)
+            if self._backends.udfs[i] in backends and takes_blocks(udf, stored, sparse=sparse)
+        ]
+
+    def is_compiled(self) -> bool:
+        """Whether all UDFs take frames where they lie. Nothing is read."""
+        self._partition.set_corrections(self._params.corrections)
+        sparse = self._partition.get_sparse_blocks(self._params.roi) is not None
+        if len(self._take_blocks(sparse=sparse)) < len(self._udfs):
+            return False
+        order = ReadOrder.for_kernels(prod(self._partition.slice.shape.sig), whole=False)
+        return sparse or self._partition.get_frame_blocks(order, self._params.roi) is not None
 
     def _run_hooks(self, compiled: list[int], sparse_blocks: Iterator[SparseBlock] | None) -> None:
         for udf in self._udfs:
@@ -278,9 +290,15 @@ class _PartitionRun:
 
     def _feed(self, tile: Any, indices: Sequence[int]) -> None:
         converter = TileConverter(tile, self._backends.source)
-        for i in indices:
+        for n_before, i in enumerate(indices):
             udf = self._udfs[i]
-            udf._feed(tile, converter.get(self._backends.udfs[i]), udf.get_method())
+            tick = partial(self._tick, tile.size / len(indices), n_before)
+            udf._feed(tile, converter.get(self._backends.udfs[i]), udf.get_method(), tick)
+
+    def _tick(self, px_per_udf: float, n_before: int, part: float) -> None:
+        """One of the UDFs has come further within a tile."""
+        self._env.check_cancelled()
+        self._progress.look_ahead(px_per_udf * (n_before + part))
 
 
 def _call_if_defined(udf: UDF, hook: str) -> None:

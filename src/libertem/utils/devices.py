@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TypedDict
 
-__all__ = ["Devices", "detect", "has_cupy"]
+__all__ = ["Devices", "detect", "detect_cpus", "detect_cudas", "has_cupy"]
 
 _CPU_TOPOLOGY = Path("/sys/devices/system/cpu")
 _CGROUP_MEMBERSHIP = Path("/proc/self/cgroup")
@@ -36,14 +36,14 @@ def detect() -> Devices:
         than a container's CPU quota pays for. ``cudas``: ids of the visible CUDA devices, empty without a
         driver. ``has_cupy``: see `has_cupy`.
     """
-    return {"cpus": _detect_cpus(), "cudas": _detect_cudas(), "has_cupy": has_cupy()}
+    return {"cpus": detect_cpus(), "cudas": detect_cudas(), "has_cupy": has_cupy()}
 
 
 @functools.cache
 def has_cupy() -> bool:
     """Whether CuPy can be imported and can allocate memory. Found out once per process."""
     # Without a device there is nothing to warn about, and the slow import would be for nothing.
-    if not _detect_cudas():
+    if not detect_cudas():
         return False
     try:
         import_module("cupy").zeros(1)
@@ -67,7 +67,8 @@ def _warn_about_cupy(err: Exception) -> None:
     )
 
 
-def _detect_cpus() -> list[int]:
+def detect_cpus() -> list[int]:
+    """One logical CPU per core that this process may use; a small part of the work of `detect`."""
     allowed = _allowed_cpus()
     cores = _one_cpu_per_core(allowed, _CPU_TOPOLOGY)
     quota = _cgroup_cpu_quota(_CGROUP_MEMBERSHIP, _CGROUP_MOUNT)
@@ -140,7 +141,8 @@ def _read_quota_v1(folder: Path) -> float | None:
     return quota / period if quota > 0 else None
 
 
-def _detect_cudas() -> list[int]:
+def detect_cudas() -> list[int]:
+    """Ids of the visible CUDA devices."""
     # The driver itself is asked, which takes no package and, without a driver, no time. Its numbering
     # honours CUDA_VISIBLE_DEVICES.
     try:
