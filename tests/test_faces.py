@@ -129,6 +129,21 @@ PACKAGES: dict[str, dict[str, str]] = {
 
 DOCUMENTED: dict[str, str] = {
     "libertem": "__version__ revision udf masks",
+    "libertem.analysis": (
+        "ApplyFFTMask COMAnalysis ClusterAnalysis DiskMaskAnalysis FEMAnalysis MasksAnalysis "
+        "PickFFTFrameAnalysis PickFrameAnalysis PointMaskAnalysis RadialFourierAnalysis RingMaskAnalysis "
+        "SDAnalysis SumAnalysis SumSigAnalysis SumfftAnalysis"
+    ),
+    "libertem.analysis.base": "AnalysisResultSet",
+    "libertem.analysis.com": "COMResultSet apply_correction curl_2d divergence",
+    "libertem.analysis.disk": "DiskMaskAnalysis",
+    "libertem.analysis.getroi": "get_roi",
+    "libertem.analysis.masks": "MasksResultSet SingleMaskResultSet",
+    "libertem.analysis.point": "PointMaskAnalysis",
+    "libertem.analysis.radialfourier": "RadialFourierResultSet",
+    "libertem.analysis.raw": "PickResultSet",
+    "libertem.analysis.ring": "RingMaskAnalysis",
+    "libertem.analysis.sum": "SumResultSet",
     "libertem.api": "Context DataSet",
     "libertem.common.async_utils": "sync_to_async",
     "libertem.common.backend": "get_use_cpu get_use_cuda set_use_cpu set_use_cuda",
@@ -184,6 +199,10 @@ DOCUMENTED: dict[str, str] = {
     "libertem.udf.sumsigudf": "SumSigUDF run_sumsig",
     "libertem.utils.devices": "detect has_cupy",
     "libertem.warnings": "UseDiscouragedWarning",
+    "libertem.viz.base": "Dummy2DPlot Live2DPlot",
+    "libertem.viz.bqp": "BQLive2DPlot",
+    "libertem.viz.gms": "GMSLive2DPlot",
+    "libertem.viz.mpl": "MPLLive2DPlot",
 }
 """Paths of the documentation that are also the places where the names are defined."""
 
