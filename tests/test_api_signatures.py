@@ -149,7 +149,7 @@ PROPERTIES = [
     "TilingScheme.slices_array",
 ]
 
-ADDITIONS = {"num_partitions"}
+ADDITIONS = {"num_partitions", "transposed", "transposed_bytes"}
 """Optional parameters that may follow the documented ones."""
 
 

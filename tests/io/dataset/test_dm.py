@@ -34,6 +34,7 @@ from libertem.io.dataset.dm_single import DMDatasetParams, SingleDMDataSet, insp
 from libertem.testing import DataSetTests
 from libertem.testing.suite.reading import assert_delivered
 from libertem.testing.suite.reading import read as read_tiles
+from libertem.testing.suite.transposed import TransposedTests
 from libertem.testing.writers.dm import (
     array,
     image_tags,
@@ -125,6 +126,21 @@ class TestStack(DataSetTests):
         assert StackedDMDataSet.detect_params(path, EXECUTOR) is False
 
 
+class TestTransposed(TransposedTests):
+    """Files without whole frames."""
+
+    filetype = "dm"
+    dtypes = ("<u2", "u1", "<i2", "<f4", "<c8", "<c16", ">u2", ">f4")
+    sig_shape = (16, 24)
+    larger_nav_shape = "refused"
+
+    def write(self, folder: Path, frames: npt.NDArray[Any]) -> dict[str, Any]:
+        order: Any = ">" if frames.dtype.str[0] == ">" else "<"
+        stored = np.moveaxis(frames[np.newaxis], (0, 1), (-2, -1))
+        path = write_dm(folder / "scan.dm4", image_tags(stored), byte_order=order)
+        return {"path": str(path), "transposed": "direct"}
+
+
 # --- helpers ---
 
 
@@ -194,12 +210,49 @@ def test_axes_are_those_that_the_tags_tell(
             load_dm(path)
         ds, _ = warnings_of_load(path, force_c_order=True)
         assert tuple(ds.shape)[-len(stored) :] == stored
+        check_transposed(path)
     else:
         ds, _ = warnings_of_load(path)
         assert (ds.shape.nav.to_tuple(), ds.shape.sig.to_tuple()) == (nav_shape, sig_shape)
         assert all(type(extent) is int for extent in ds.shape)
     assert ds.meta.image_count == ds.shape.nav.size
     np.testing.assert_array_equal(read(ds).reshape(stored), make_frames(*stored))
+
+
+def check_transposed(path: Path) -> None:
+    ds, _ = warnings_of_load(path, transposed="direct")
+    facts = inspect_file(os.fspath(path))
+    stored, sig_dims = facts.stored_shape, len(facts.sig_shape)
+    assert ds.shape.sig.to_tuple() == stored[:sig_dims]
+    assert ds.shape.nav.to_tuple() == (stored[sig_dims:] or (1,))
+    frames = np.moveaxis(make_frames(*stored), range(sig_dims), range(-sig_dims, 0))
+    np.testing.assert_array_equal(read(ds).reshape(frames.shape), frames)
+
+
+def test_files_with_whole_frames_do_not_mind_being_read_transposed(tmp_path: Path) -> None:
+    path = write_scan(tmp_path, 2, 3, 4, 5, order_flag=True, format="Image")
+    ds = load_dm(path, transposed="direct", sig_shape=(5,))
+    np.testing.assert_array_equal(read(ds).reshape(-1), make_frames(30).reshape(-1))
+    assert ds.get_cache_key() == load_dm(path, sig_shape=(5,)).get_cache_key()
+
+
+def test_transposed_files_allow_no_frames_of_another_size(tmp_path: Path) -> None:
+    path = write_scan(tmp_path, 4, 6, 2, 3)
+    assert tuple(load_dm(path, transposed="direct", sig_shape=(3, 8)).shape) == (2, 3, 3, 8)
+    for kwargs in ({"sig_shape": (3, 4)}, {"nav_shape": (7,)}):
+        with pytest.raises(ShapeError, match=r"x\.dm4.*found"):
+            load_dm(path, transposed="direct", **kwargs)
+
+
+def test_requests_that_make_no_sense_are_refused(tmp_path: Path) -> None:
+    path = write_scan(tmp_path, 4, 6, 2, 3)
+    for kwargs, message in (
+        ({"transposed": "yes"}, "None or 'direct', found 'yes'"),
+        ({"transposed": "direct", "transposed_bytes": 0}, "has to be positive, found 0"),
+        ({"transposed": "direct", "force_c_order": True}, "contradict each other"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            SingleDMDataSet(path, **kwargs)
 
 
 def test_a_spectrum_image_with_four_axes_is_refused(tmp_path: Path) -> None:

@@ -28,6 +28,9 @@ from libertem.io.dataset import load
 from libertem.io.dataset.base.backends.rawio import io_counts
 from libertem.io.dataset.base.framefile import PROBE_BYTES
 from libertem.io.dataset.npy import NPYDataSet, NPYDatasetParams, parse_header, read_npy_info
+from libertem.testing.suite.reading import assert_delivered
+from libertem.testing.suite.reading import read as read_tiles
+from libertem.testing.suite.transposed import TransposedTests
 from libertem.testing.writers.npy import write_npy, write_npy_header
 
 EXECUTOR = InlineJobExecutor(debug=True)
@@ -78,6 +81,72 @@ def header(text: str, version: tuple[int, int] = (1, 0)) -> bytes:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return write_npy(tmp_path / "x.npy", make_array())
+
+
+# --- the common suite, for arrays in Fortran order ---
+
+
+class TestFortranOrder(TransposedTests):
+    filetype = "npy"
+    dtypes = ("<u2", "?", "u1", ">i4", "<f2", "<f4", ">f8", "<c8", "<c16")
+    larger_nav_shape = "refused"
+
+    def sig_arguments(self, sig_shape: tuple[int, ...]) -> dict[str, Any]:
+        return {"sig_shape": sig_shape, "sig_dims": None}
+
+    def write(self, folder: Path, frames: npt.NDArray[Any]) -> dict[str, Any]:
+        np.save(folder / "x.npy", np.asfortranarray(frames))
+        return {"path": str(folder / "x.npy"), "transposed": "direct"}
+
+    def make_frames(self, n: int, dtype: str | None = None, *, seed: int = 0) -> npt.NDArray[Any]:
+        stored = np.dtype(self.dtypes[0] if dtype is None else dtype)
+        # float16 holds whole numbers up to 2048 only.
+        frames = super().make_frames(n, dtype, seed=seed)
+        return np.clip(frames, -2000, 2000).astype(stored) if stored.itemsize == 2 else frames
+
+
+@pytest.mark.parametrize(
+    ("shape", "kwargs", "expected"),
+    [
+        (SHAPE, {}, SHAPE),
+        (SHAPE, {"sig_dims": 1}, SHAPE),
+        (SHAPE, {"sig_dims": 3}, SHAPE),
+        (SHAPE, {"sig_dims": 4}, (1, *SHAPE)),
+        (SHAPE, {"nav_shape": (3,)}, (3, 4, 5)),
+        (SHAPE, {"nav_shape": (8,), "sig_shape": (5, 4)}, (8, 5, 4)),
+        (SHAPE, {"sig_dims": None, "sig_shape": (20,)}, (2, 4, 20)),
+        ((3, 2, 4, 5, 2), {}, (3, 2, 4, 5, 2)),
+        ((4, 5), {}, (1, 4, 5)),
+    ],
+)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_fortran_order_is_read_on_request(
+    shape: tuple[int, ...], kwargs: dict[str, Any], expected: tuple[int, ...], backend: str, tmp_path: Path
+) -> None:
+    array = make_array(shape=shape)
+    np.save(tmp_path / "x.npy", np.asfortranarray(array))
+    ds = load_npy(tmp_path / "x.npy", transposed="direct", io_backend=backend, **kwargs)
+    n = int(np.prod(expected))
+    frames = array.reshape(-1)[:n].reshape(expected)
+    np.testing.assert_array_equal(read(ds), frames)
+    flat = frames.reshape(-1, *ds.shape.sig)
+    assert_delivered(read_tiles(ds), flat, None, repr(ds))
+
+
+def test_files_in_c_order_do_not_mind_the_request(path: Path) -> None:
+    ds = load_npy(path, transposed="direct", sig_shape=(2, 5))
+    np.testing.assert_array_equal(read(ds), make_array().reshape(-1)[:80].reshape(2, 4, 2, 5))
+    assert ds.get_cache_key() == load_npy(path, sig_shape=(2, 5)).get_cache_key()
+
+
+def test_fortran_order_allows_no_other_frames(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.asfortranarray(make_array()))
+    for kwargs in ({"sig_shape": (2, 5)}, {"sig_dims": None, "sig_shape": (21,)}, {"nav_shape": (9,)}):
+        with pytest.raises(ShapeError, match=r"x\.npy.*found"):
+            load_npy(tmp_path / "x.npy", transposed="direct", **kwargs)
+    os.truncate(tmp_path / "x.npy", 300)
+    with pytest.raises(SizeMismatchError, match="shorter than its array"):
+        load_npy(tmp_path / "x.npy", transposed="direct", nav_shape=(2,))
 
 
 # --- content ---
@@ -234,7 +303,7 @@ def test_arrays_of_anything_but_numbers_are_refused(array: npt.NDArray[Any], tmp
 
 def test_fortran_order_is_refused_with_a_way_out(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.asfortranarray(make_array()))
-    with pytest.raises(HeaderError, match=r"x\.npy.*C_CONTIGUOUS.*np\.ascontiguousarray"):
+    with pytest.raises(HeaderError, match=r"x\.npy.*C_CONTIGUOUS.*np\.ascontiguousarray.*'direct'"):
         load_npy(tmp_path / "x.npy")
     assert NPYDataSet.detect_params(str(tmp_path / "x.npy"), EXECUTOR) is False
 

@@ -17,8 +17,10 @@ import numpy.typing as npt
 import pytest
 
 import libertem.exceptions
+from libertem.api import Context
 from libertem.common.arrays import to_dense
 from libertem.common.math import prod
+from libertem.contrib.convert_transposed import convert_dm4_transposed
 from libertem.exceptions import DataSetException, UnsupportedBackendError
 from libertem.executor.inline import InlineJobExecutor
 from libertem.io.dataset import get_dataset_cls, load
@@ -44,10 +46,10 @@ pytestmark = [
 ]
 
 
-def find_records() -> list[Any]:
+def find_records(operation: str | None = None) -> list[Any]:
     """The records of the formats that exist, each a parameter with its id.
 
-    Those with an operation are for the tests of what does that.
+    Those with an operation say what comes out of that, all others what is loaded.
     """
     if FOLDER is None:
         return []
@@ -55,7 +57,7 @@ def find_records() -> list[Any]:
     return [
         pytest.param(record, id=record["id"])
         for record in manifest
-        if record["format"] in FORMATS and "operation" not in record
+        if record["format"] in FORMATS and record.get("operation") == operation
     ]
 
 
@@ -109,6 +111,27 @@ def test_real_files_are_read_correctly(record: dict[str, Any], backend: str | No
         return
     check_shape(ds, record)
     check_values(ds, record)
+
+
+@pytest.mark.parametrize("record", find_records("convert_dm4_transposed"))
+def test_real_files_are_converted_correctly(record: dict[str, Any], tmp_path: Path) -> None:
+    assert FOLDER is not None
+    path = tmp_path / "converted.npy"
+    with Context(executor=EXECUTOR) as ctx:
+        convert_dm4_transposed(FOLDER / record["path"], path, ctx=ctx, **load_arguments(record))
+    ds = load("npy", executor=EXECUTOR, path=path, sig_dims=len(record["sig_shape"]))
+    check_shape(ds, record)
+    check_values(ds, record)
+    # The same without a conversion.
+    direct = load(
+        "dm",
+        executor=EXECUTOR,
+        path=str(FOLDER / record["path"]),
+        transposed="direct",
+        **load_arguments(record),
+    )
+    check_shape(direct, record)
+    check_values(direct, record)
 
 
 def check_shape(ds: Any, record: dict[str, Any]) -> None:

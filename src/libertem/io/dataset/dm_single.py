@@ -10,12 +10,13 @@ What the axes mean, slowest first:
 | image | y, x | | 1 frame, (y, x) |
 | stack of images | z, y, x | | (z,), (y, x) |
 | 4D-STEM, new | scan y, scan x, y, x | 1 | (scan y, scan x), (y, x) |
-| 4D-STEM, old | y, x, scan y, scan x | missing or 0 | refused |
+| 4D-STEM, old | y, x, scan y, scan x | missing or 0 | (scan y, scan x), (y, x); on request |
 | spectra along a line | x, energy | | (x,), (energy,) |
 | spectrum image, new | y, x, energy | 1 | (y, x), (energy,) |
-| spectrum image, old | energy, y, x | missing or 0 | refused |
+| spectrum image, old | energy, y, x | missing or 0 | (y, x), (energy,); on request |
 
-Those refused have all scan positions of one pixel together, so that each frame is spread over the whole file.
+Those that are read only on request have all scan positions of one pixel together, so that each frame is
+spread over the whole file, see `libertem.io.dataset.base.transposed`.
 More than four axes are taken like four, with more navigation axes in front.
 
 Sources: those of the tag parser. The new order of spectrum images is inferred from the meaning of the flag;
@@ -27,7 +28,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -43,6 +44,12 @@ from libertem.io.dataset.base.framefile import (
     check_extension,
     file_size,
 )
+from libertem.io.dataset.base.transposed import (
+    DEFAULT_BYTES,
+    TransposableDataSet,
+    TransposableFacts,
+    TransposedLayout,
+)
 from libertem.io.headers.dm.images import DMImage, parse_images
 
 if TYPE_CHECKING:
@@ -54,7 +61,7 @@ KNOWN_FORMATS = ("Spectrum image", "Image", "Diffraction image")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DMFacts(FrameFacts):
+class DMFacts(TransposableFacts):
     """What one image of a file holds."""
 
     image: DMImage
@@ -70,6 +77,16 @@ class DMFacts(FrameFacts):
     def stored_shape(self) -> tuple[int, ...]:
         """All axes as stored, slowest first."""
         return self.image.dims[::-1]
+
+    def transposed(self) -> DMFacts:
+        """The same with the signal axes first, which are the slowest if the order is not C."""
+        sig_dims = len(self.sig_shape)
+        sig_shape = self.stored_shape[:sig_dims]
+        nav_shape = self.stored_shape[sig_dims:] or (1,)
+        layout = TransposedLayout(self.data_offset, self.dtype, nav_shape, sig_shape, is_reversed=False)
+        return replace(
+            self, nav_shape=nav_shape, sig_shape=sig_shape, image_count=prod(nav_shape), layout=layout
+        )
 
 
 def read_images(path: str) -> tuple[DMImage, ...]:
@@ -233,11 +250,12 @@ def _kind_for(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
     return "files" if args and isinstance(args[0], list | tuple) else "path"
 
 
-class SingleDMDataSet(DMDataSet, takes="path"):
+class SingleDMDataSet(TransposableDataSet, DMDataSet, takes="path"):
     """Read one image of a DM3 or DM4 file: 4D-STEM, stacks of images, line scans, single images.
 
-    Of the two orders in which Digital Micrograph stores scans, only that with whole frames is read; the flag
-    "Data Order Swapped" of the file tells. Others have to be converted once.
+    Digital Micrograph stores scans in two orders; the flag "Data Order Swapped" of the file tells which.
+    Files without whole frames are read only if `transposed` asks for it, or after a conversion with
+    `libertem.contrib.convert_transposed`.
 
     Parameters
     ----------
@@ -259,9 +277,16 @@ class SingleDMDataSet(DMDataSet, takes="path"):
         read.
     num_partitions : int, optional
         Overrides the number of partitions.
+    transposed : 'direct', optional
+        Also read files that do not hold whole frames, by putting these together. `sig_shape` then has to have
+        as many pixels as in the file. No effect on other files.
+    transposed_bytes : int
+        Memory in which frames are put together, per worker. More makes reading such files faster.
 
     Raises
     ------
+    ValueError
+        If both `force_c_order` and `transposed` are given, or one of the last two makes no sense.
     DataSetException
         If this is no DM3 or DM4 file, has no data that can be read, or the parameters do not fit it.
 
@@ -282,26 +307,44 @@ class SingleDMDataSet(DMDataSet, takes="path"):
         force_c_order: bool = False,
         dataset_index: int | None = None,
         num_partitions: int | None = None,
+        *,
+        transposed: Literal["direct"] | None = None,
+        transposed_bytes: int = DEFAULT_BYTES,
     ) -> None:
-        super().__init__(path, nav_shape, sig_shape, sync_offset, io_backend, num_partitions)
+        super().__init__(
+            path,
+            nav_shape,
+            sig_shape,
+            sync_offset,
+            io_backend,
+            num_partitions,
+            transposed=transposed,
+            transposed_bytes=transposed_bytes,
+        )
+        if force_c_order and transposed is not None:
+            raise ValueError("force_c_order and transposed contradict each other, found both")
         self._force_c_order = force_c_order
         self._dataset_index = None if dataset_index is None else operator.index(dataset_index)
 
     def _inspect(self) -> DMFacts:
         facts = inspect_file(self._path, self._dataset_index)
+        if not facts.c_order and self._transposed is not None:
+            return self._fit(facts.transposed())
         if not facts.c_order and not self._force_c_order:
             raise DataSetException(
                 "cannot identify the DM file as C-ordered from its metadata: frames may be spread over it",
                 path=self._path,
                 found=f"axes {facts.stored_shape}, order flag {_flag_text(facts.image)}",
                 expected="the flag 'Data Order Swapped'",
-                hint="use force_c_order=True to read the axes as they are stored,"
-                " or convert the file with libertem.contrib.convert_transposed",
+                hint="use transposed='direct' to put frames together while reading, or convert the file"
+                " with libertem.contrib.convert_transposed; force_c_order=True reads the axes as they are",
             )
         return self._fit(facts)
 
     def _fit(self, facts: DMFacts) -> DMFacts:
         """Check the shapes that the user gave, and count the frames that there are with these."""
+        if facts.layout is not None:
+            self._fit_sig_shape(facts)
         nav_shape = facts.nav_shape if self._nav_shape is None else self._nav_shape
         if prod(nav_shape) > facts.image_count:
             raise ShapeError(
@@ -325,11 +368,15 @@ class SingleDMDataSet(DMDataSet, takes="path"):
         return replace(facts, image_count=min(facts.image_count, file_px // sig_px))
 
     def _fit_sig_shape(self, facts: FrameFacts) -> tuple[int, ...]:
+        if self._sig_shape is None or (isinstance(facts, DMFacts) and facts.layout is not None):
+            return super()._fit_sig_shape(facts)
         # Has been checked on the worker: another number of pixels is allowed here.
-        return facts.sig_shape if self._sig_shape is None else self._sig_shape
+        return self._sig_shape
 
     def _get_fileset(self) -> FileSet:
         assert self._facts is not None
+        if self._facts.layout is not None:
+            return self._transposed_fileset(self._facts.layout)
         file = File(
             path=self._path,
             start_idx=0,

@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import operator
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -29,10 +29,14 @@ from libertem.io.dataset.base.backends.contract import IOBackend
 from libertem.io.dataset.base.files import File, FileSet
 from libertem.io.dataset.base.framefile import (
     PROBE_BYTES,
-    FrameFacts,
-    FrameFileDataSet,
     FrameFileParams,
     read_head,
+)
+from libertem.io.dataset.base.transposed import (
+    DEFAULT_BYTES,
+    TransposableDataSet,
+    TransposableFacts,
+    TransposedLayout,
 )
 
 if TYPE_CHECKING:
@@ -89,7 +93,26 @@ def read_npy_info(path: str) -> NPYInfo:
 
 
 def parse_header(raw: bytes, *, path: str) -> NPYInfo:
-    """Turn the first bytes of an NPY file into an `NPYInfo`.
+    """Turn the first bytes of an NPY file into an `NPYInfo`; see `parse_any_order`.
+
+    Raises
+    ------
+    HeaderError
+        If `raw` is no NPY header, or one of an array that is not made of C-ordered numbers.
+    """
+    info, in_fortran_order = parse_any_order(raw, path=path)
+    if in_fortran_order:
+        raise HeaderError(
+            "only C_CONTIGUOUS arrays can be read",
+            path=path,
+            found=f"Fortran order, shape {info.shape}",
+            hint="save it again after a conversion with np.ascontiguousarray, or pass transposed='direct'",
+        )
+    return info
+
+
+def parse_any_order(raw: bytes, *, path: str) -> tuple[NPYInfo, bool]:
+    """Turn the first bytes of an NPY file into an `NPYInfo`, and whether the array is in Fortran order.
 
     Parameters
     ----------
@@ -101,7 +124,7 @@ def parse_header(raw: bytes, *, path: str) -> NPYInfo:
     Raises
     ------
     HeaderError
-        If `raw` is no NPY header, or one of an array that is not made of C-ordered numbers.
+        If `raw` is no NPY header, or one of an array that is not made of numbers.
     """
     if not raw.startswith(MAGIC):
         raise HeaderError(
@@ -114,14 +137,8 @@ def parse_header(raw: bytes, *, path: str) -> NPYInfo:
     text, offset = _header_text(raw, path)
     entries = _parse_entries(text, path)
     shape = _parse_shape(entries["shape"], path)
-    if entries["fortran_order"] == "True" and sum(extent != 1 for extent in shape) > 1:
-        raise HeaderError(
-            "only C_CONTIGUOUS arrays can be read",
-            path=path,
-            found=f"Fortran order, shape {shape}",
-            hint="save it again after a conversion with np.ascontiguousarray",
-        )
-    return NPYInfo(_parse_dtype(entries["descr"], path), shape, prod(shape), offset)
+    in_fortran_order = entries["fortran_order"] == "True" and sum(extent != 1 for extent in shape) > 1
+    return NPYInfo(_parse_dtype(entries["descr"], path), shape, prod(shape), offset), in_fortran_order
 
 
 def _header_text(raw: bytes, path: str) -> tuple[str, int]:
@@ -219,14 +236,14 @@ class NPYDatasetParams(FrameFileParams):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NPYFacts(FrameFacts):
+class NPYFacts(TransposableFacts):
     """What an NPY file holds, the override of `sig_shape` included."""
 
     offset: int
     """Byte where the first frame starts."""
 
 
-class NPYDataSet(FrameFileDataSet):
+class NPYDataSet(TransposableDataSet):
     """Read an array from an NPY file: the last axes are a frame, all others the scan.
 
     `nav_shape` and `sig_shape` override the shape in the file. Frames and pixels then are taken in C order
@@ -235,7 +252,7 @@ class NPYDataSet(FrameFileDataSet):
     Parameters
     ----------
     path : str or path-like
-        The file. It has to be in C order.
+        The file.
     sig_dims : int or None
         Number of axes of a frame. None to go by the length of `sig_shape`.
     nav_shape : sequence of int, optional
@@ -248,12 +265,20 @@ class NPYDataSet(FrameFileDataSet):
         How to read.
     num_partitions : int, optional
         Overrides the number of partitions.
+    transposed : 'direct', optional
+        Also read arrays in Fortran order, by putting frames together. `sig_shape` then has to have as many
+        pixels as some of the last axes. No effect on other files.
+    transposed_bytes : int
+        Memory in which frames are put together, per worker. More makes reading such files faster.
 
     Raises
     ------
+    ValueError
+        If one of the last two makes no sense.
     DataSetException
         If `sig_dims` is no positive integer and cannot be inferred from `sig_shape`, if the shapes describe
-        more than the file holds, or if the array is in Fortran order or not made of numbers.
+        more than the file holds, if the array is not made of numbers, or if it is in Fortran order and
+        `transposed` does not ask for that.
 
     Examples
     --------
@@ -271,9 +296,21 @@ class NPYDataSet(FrameFileDataSet):
         sync_offset: int | None = 0,
         io_backend: IOBackend | None = None,
         num_partitions: int | None = None,
+        *,
+        transposed: Literal["direct"] | None = None,
+        transposed_bytes: int = DEFAULT_BYTES,
     ) -> None:
         nav_shape, sig_shape = (_unless_empty(shape) for shape in (nav_shape, sig_shape))
-        super().__init__(path, nav_shape, sig_shape, sync_offset, io_backend, num_partitions)
+        super().__init__(
+            path,
+            nav_shape,
+            sig_shape,
+            sync_offset,
+            io_backend,
+            num_partitions,
+            transposed=transposed,
+            transposed_bytes=transposed_bytes,
+        )
         self._sig_dims = self._check_sig_dims(sig_dims)
 
     def _check_sig_dims(self, sig_dims: Any) -> int:
@@ -316,11 +353,13 @@ class NPYDataSet(FrameFileDataSet):
 
     def _inspect(self) -> NPYFacts:
         head = read_head(self._path, MAX_HEADER_BYTES)
-        info = parse_header(head.raw, path=self._path)
+        info, in_fortran_order = parse_any_order(head.raw, path=self._path)
+        if in_fortran_order and self._transposed is None:
+            info = parse_header(head.raw, path=self._path)
         present = max(0, head.size - info.offset) // info.dtype.itemsize
         if present < info.count:
             # Only the user can say what to make of the rest of a file.
-            if self._nav_shape is None:
+            if self._nav_shape is None or in_fortran_order:
                 raise SizeMismatchError(
                     "the file is shorter than its array",
                     path=self._path,
@@ -329,9 +368,24 @@ class NPYDataSet(FrameFileDataSet):
                     hint="copy the file again, or pass nav_shape to read the frames that are there",
                 )
             info = info._replace(count=present)
-        facts = _split(info, self._sig_dims, self._sig_shape, self._path)
+        if in_fortran_order:
+            facts = _split(info, self._stored_sig_dims(info.shape), None, self._path)
+            layout = TransposedLayout(
+                info.offset, info.dtype, facts.nav_shape, facts.sig_shape, is_reversed=True
+            )
+            facts = replace(facts, sig_shape=self._fit_sig_shape(facts), layout=layout)
+        else:
+            facts = _split(info, self._sig_dims, self._sig_shape, self._path)
         self._check_fit(facts, info.count)
         return facts
+
+    def _stored_sig_dims(self, shape: tuple[int, ...]) -> int:
+        """How many axes of an array in Fortran order make up a frame with as many pixels as asked for."""
+        if self._sig_shape is not None:
+            for n in range(1, len(shape) + 1):
+                if prod(shape[-n:]) == prod(self._sig_shape):
+                    return n
+        return self._sig_dims
 
     def _check_fit(self, facts: NPYFacts, count: int) -> None:
         nav_shape = self._fit_nav_shape(facts)
@@ -349,6 +403,8 @@ class NPYDataSet(FrameFileDataSet):
 
     def _get_fileset(self) -> FileSet:
         assert self._facts is not None
+        if self._facts.layout is not None:
+            return self._transposed_fileset(self._facts.layout)
         return FileSet(
             [
                 File(

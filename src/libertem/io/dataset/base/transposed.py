@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_BYTES",
+    "FrameScratch",
     "TransposableDataSet",
     "TransposableFacts",
     "TransposedFileSet",
@@ -227,7 +228,7 @@ class TransposedFrames:
             # Blocks have to hold consecutive frames, wherever these are in a plane.
             stretches = [self._stretch(*self._sorted_columns(0, self.images.shape[0]))]
         n_frames, n_px = self._shape_along_planes(max(s.high - s.low for s in stretches))
-        scratch = _Scratch(self.dtype)
+        scratch = FrameScratch(self.dtype)
         for stretch in stretches:
             chunks = list(_chunks(stretch, n_frames))
             for planes in self._read_planes(source, stretch, Slab(0, self.n_px, range(0)), n_px):
@@ -254,20 +255,32 @@ class TransposedFrames:
 
     def _by_frames(self, source: BlockSource, order: ReadOrder) -> Iterator[FrameBlock]:
         """Frames, put together in as much memory as is allowed."""
-        scratch = _Scratch(self.dtype)
+        scratch = FrameScratch(self.dtype)
         for first, stop, slab in self._portions(order):
-            scratch.arrange(stop - first, slab.px_stop - slab.px_start)
-            for stretch in self._stretches(first, stop):
-                for planes in self._read_planes(source, stretch, slab, PLANES_PER_READ):
-                    for low in range(0, planes.starts.shape[0], PLANES_PER_READ):
-                        starts = planes.starts[low : low + PLANES_PER_READ]
-                        scratch.transpose(planes.buffer, starts, stretch, planes.px + low - slab.px_start)
+            self._gather(source, scratch, first, stop, slab)
             frame_bytes = (slab.px_stop - slab.px_start) * self.dtype.itemsize
             step = max(1, BLOCK_BYTES // (order.depth * frame_bytes)) * order.depth
             for rank in range(first, stop, step):
                 here = rank - first
                 n = min(step, stop - rank)
                 yield scratch.block(here, here + n, self.first + rank, slab)
+
+    def gather(
+        self, source: BlockSource, px_start: int, px_stop: int, scratch: FrameScratch
+    ) -> npt.NDArray[Any]:
+        """Some pixels of all frames, ``(frames, pixels)``, as stored. Rows may be apart in memory."""
+        n = self.images.shape[0]
+        self._gather(source, scratch, 0, n, Slab(px_start, px_stop, range(0)))
+        return scratch.array(n, px_stop - px_start).view(self.dtype)
+
+    def _gather(self, source: BlockSource, scratch: FrameScratch, first: int, stop: int, slab: Slab) -> None:
+        """Put a part of some frames together."""
+        scratch.arrange(stop - first, slab.px_stop - slab.px_start)
+        for stretch in self._stretches(first, stop):
+            for planes in self._read_planes(source, stretch, slab, PLANES_PER_READ):
+                for low in range(0, planes.starts.shape[0], PLANES_PER_READ):
+                    starts = planes.starts[low : low + PLANES_PER_READ]
+                    scratch.transpose(planes.buffer, starts, stretch, planes.px + low - slab.px_start)
 
     def _portions(self, order: ReadOrder) -> Iterator[tuple[int, int, Slab]]:
         """Frames, and the part of them, that are put together at a time."""
@@ -352,8 +365,14 @@ def _read_only(buffer: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return view
 
 
-class _Scratch:
-    """Memory in which frames are put together."""
+class FrameScratch:
+    """Memory in which frames are put together. Used again: fresh memory takes as long as the transposition.
+
+    Parameters
+    ----------
+    dtype : dtype
+        As stored, with byte order.
+    """
 
     def __init__(self, dtype: np.dtype[Any]) -> None:
         self._swapped = not dtype.isnative
@@ -390,6 +409,10 @@ class _Scratch:
             out = self._memory.view(np.uint8)
             gather_items(buffer, starts, stretch.shifts, out, rows, first_px, item)
 
+    def array(self, n_frames: int, n_px: int) -> npt.NDArray[Any]:
+        """The frames as an array, in native byte order."""
+        return self._memory[: n_frames * self._stride].reshape(n_frames, self._stride)[:, :n_px]
+
     def block(self, start: int, stop: int, first: int, slab: Slab) -> FrameBlock:
         """Some of the frames."""
         where = np.arange(start, stop, dtype=np.int64) * self._stride
@@ -407,6 +430,8 @@ class TransposedPartition(BasePartition):
     """Consecutive frames of a transposed file. There are no read ranges."""
 
     def _frames(self, roi: npt.NDArray[np.bool_] | None) -> TransposedFrames | None:
+        if self._fileset is None:
+            return None
         assert isinstance(self._fileset, TransposedFileSet)
         selected = None if roi is None else flat_nonzero(roi)
         images, first = select_frames(self._start_frame, self._stop_frame(), selected, self.meta.sync_offset)
@@ -499,7 +524,7 @@ class TransposableDataSet(FrameFileDataSet):
         return TransposedFileSet(self._path, layout, self._transposed_bytes)
 
     def get_num_partitions(self) -> int:
-        """As usual, but not so many that only short pieces of planes are left for each, if that is possible."""
+        """As usual, but where planes are short no more than there are workers, for the sake of long reads."""
         n = super().get_num_partitions()
         if self._layout is None or self._user_num_partitions is not None:
             return n
