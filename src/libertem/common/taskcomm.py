@@ -31,7 +31,7 @@ class WorkerQueue:
     """Queue of messages to one worker. Each is a dict (header) and optional bytes (payload)."""
 
     def put(self, header: Any, payload: Any = None) -> None:
-        """Append a message; `payload` is bytes-like or None."""
+        """Append a message; `payload` is bytes-like or None. It arrives as `bytes`: some receivers insist."""
         raise NotImplementedError
 
     def put_nocopy(self, header: Any, size: int) -> AbstractContextManager[memoryview]:
@@ -66,15 +66,15 @@ class SimpleWorkerQueue(WorkerQueue):
         self._queue: queue.Queue[tuple[Any, Any]] = queue.Queue()
 
     def put(self, header: Any, payload: Any = None) -> None:
-        """Append a message."""
-        self._queue.put((header, payload))
+        """Append a message. The payload is copied, unless it is `bytes` already, and arrives as `bytes`."""
+        self._queue.put((header, None if payload is None else bytes(payload)))
 
     @contextmanager
     def put_nocopy(self, header: Any, size: int) -> Iterator[memoryview]:
         """Context manager with a writable memoryview of `size` bytes."""
-        payload = bytearray(size)
-        yield memoryview(payload)
-        self.put(header, payload)
+        payload = memoryview(bytearray(size))
+        yield payload
+        self._queue.put((header, payload))
 
     @contextmanager
     def get(self, block: bool = True, timeout: float | None = None) -> Iterator[tuple[Any, Any]]:
@@ -83,7 +83,7 @@ class SimpleWorkerQueue(WorkerQueue):
             header, payload = self._queue.get(block=block, timeout=timeout)
         except queue.Empty as err:
             raise WorkerQueueEmpty from err
-        yield header, None if payload is None else memoryview(payload)
+        yield header, payload
 
     def close(self, drain: bool = True, force: bool = False) -> None:
         """Forget waiting messages if `drain` is set."""

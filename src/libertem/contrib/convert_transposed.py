@@ -49,8 +49,8 @@ DEFAULT_BYTES = 2 << 30
 GROUPS_PER_WORKER = 4
 """At least, so that some workers read while others write."""
 
-WRITE_BYTES = 64 << 10
-"""Small frames are gathered in the CPU's cache, and written so many bytes at a time."""
+WRITE_BYTES = 1 << 20
+"""Frames are gathered in the CPU's cache, and written so many bytes at a time."""
 
 READ_AHEAD_BYTES = 512 << 10
 """Linux fetches no more than that when it is asked once."""
@@ -225,6 +225,7 @@ class _Job:
 
     def arrange(self, group: range) -> None:
         """Turn the bands of a group into frames."""
+        self.scratches.clear()
         stored = np.empty(len(group) * self.sig_px, dtype=self.facts.dtype.newbyteorder("<"))
         with RawFile(self.temporary) as file:
             file.read_into(stored.view(np.uint8), self._offset(group))

@@ -14,7 +14,7 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -166,21 +166,24 @@ class TaskQueue(WorkerQueue):
         """
         if payload is None:
             self._check()
-            self._send([pickle.dumps((header, None))])
+            self._send([pickle.dumps((header, False, None))])
             return
         source = memoryview(payload).cast("B")
-        with self.put_nocopy(header, source.nbytes) as target:
+        with self._put(header, source.nbytes, as_bytes=True) as target:
             target[:] = source
 
-    @contextmanager
-    def put_nocopy(self, header: Any, size: int) -> Iterator[memoryview]:
+    def put_nocopy(self, header: Any, size: int) -> AbstractContextManager[memoryview]:
         """Context manager with a writable memoryview of `size` bytes; sent on exit."""
+        return self._put(header, size, as_bytes=False)
+
+    @contextmanager
+    def _put(self, header: Any, size: int, *, as_bytes: bool) -> Iterator[memoryview]:
         self._check()
         if self.ended or size <= SMALL_BYTES or size > self._memory.n_bytes:
             payload = bytearray(size)
             yield memoryview(payload)
             if not self.ended:
-                self._send([pickle.dumps((header, -1)), payload])
+                self._send([pickle.dumps((header, as_bytes, None)), payload])
             return
         start, target = self._memory.take(size, self._check)
         try:
@@ -188,7 +191,7 @@ class TaskQueue(WorkerQueue):
         except BaseException:
             self._memory.release(start)
             raise
-        self._send([pickle.dumps((header, start, size))])
+        self._send([pickle.dumps((header, as_bytes, (start, size)))])
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         """Not possible: only the task takes messages.
@@ -288,17 +291,17 @@ class Inbox(WorkerQueue):
             If the run was given up.
         """
         packed = self._take(block, timeout)
-        header, *place = pickle.loads(packed[0])
-        if len(place) == 2:
-            start, size = place
-            try:
-                yield header, self._memory[start : start + size]
-            finally:
-                self._channel.send(("free", start))
-        elif place == [None]:
-            yield header, None
+        header, as_bytes, place = pickle.loads(packed[0])
+        if place is None:
+            payload = memoryview(packed[1]) if len(packed) == 2 else None
         else:
-            yield header, memoryview(packed[1])
+            start, size = place
+            payload = self._memory[start : start + size]
+        try:
+            yield header, bytes(payload) if as_bytes and payload is not None else payload
+        finally:
+            if place is not None:
+                self._channel.send(("free", place[0]))
 
     def _take(self, block: bool, timeout: float | None) -> Packed:
         if self._given_up:
@@ -330,8 +333,8 @@ class Inbox(WorkerQueue):
     @staticmethod
     def drop(channel: Channel, packed: Packed) -> None:
         """Give back the memory of a message that nobody reads."""
-        _, *place = pickle.loads(packed[0])
-        if len(place) == 2:
+        _, _, place = pickle.loads(packed[0])
+        if place is not None:
             channel.send(("free", place[0]))
 
     def size(self) -> int:

@@ -68,7 +68,6 @@ class PartProgress:
             self._last = now
             self._send({"event": "frames", "frames": self._px / self._frame_px})
 
-
     def look_ahead(self, n_px: float) -> None:
         """Report some more pixels, without counting them."""
         if self._report is not None:
