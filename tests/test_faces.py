@@ -146,6 +146,7 @@ DOCUMENTED: dict[str, str] = {
     "libertem.analysis.sum": "SumResultSet",
     "libertem.api": "Context DataSet",
     "libertem.common.async_utils": "sync_to_async",
+    "libertem.contrib.daskadapter": "make_dask_array",
     "libertem.common.backend": "get_use_cpu get_use_cuda set_use_cpu set_use_cuda",
     "libertem.common.buffers": (
         "ArrayWithMask AuxBufferWrapper BufferWrapper InvalidMaskError get_bbox get_bbox_slice"

@@ -130,7 +130,7 @@ class Context(MakesAnalyses):
     Parameters
     ----------
     executor : JobExecutor, optional
-        Where to compute; threads on all cores by default.
+        Where to compute; on all cores of this machine by default.
     plot_class : type, optional
         Class for live plots, by default `libertem.viz.mpl.MPLLive2DPlot`.
 
@@ -182,7 +182,8 @@ class Context(MakesAnalyses):
             ``'threads'`` of this process; ``'inline'``, or ``'synchronous'``, in the calling thread;
             ``'dask'`` worker processes on this machine; ``'dask-make-default'``, the same as the default of
             Dask, which stays open; ``'dask-integration'``, what Dask uses in this process; ``'delayed'``,
-            with lazy results, which Dask computes when they are asked for.
+            with lazy results, which Dask computes when they are asked for; ``'pipelined'``, processes with a
+            queue each, for live data.
         cpus : int or iterable of int, optional
             Number or ids of CPU workers, for threads and clusters.
         gpus : int or iterable of int, optional

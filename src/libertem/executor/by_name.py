@@ -100,6 +100,13 @@ def _make_delayed(wishes: Wishes) -> JobExecutor:
     return DelayedJobExecutor(main_process_gpu=wishes.main_process_gpu)
 
 
+def _make_pipelined(wishes: Wishes) -> JobExecutor:
+    from libertem.executor.pipelined import PipelinedExecutor
+
+    spec = PipelinedExecutor.make_spec(**wishes.ids())
+    return PipelinedExecutor(spec=spec, main_process_gpu=wishes.main_process_gpu)
+
+
 @dataclass(frozen=True)
 class _Kind:
     """A kind of executor."""
@@ -119,6 +126,7 @@ _KINDS = {
     "dask-make-default": _Kind(_make_default_dask, takes=_CLUSTER),
     "dask-integration": _Kind(_make_integrated),
     "delayed": _Kind(_make_delayed),
+    "pipelined": _Kind(_make_pipelined, takes=frozenset({"CPU", "GPU"})),
 }
 
 EXECUTORS = tuple(_KINDS)

@@ -200,8 +200,8 @@ class MovingRun:
         self._begin = time.perf_counter()
         self._under_way = False
         self._window = _Window()
-        # "moving": processes are starting up, and threads go on meanwhile.
-        self._where: Literal["threads", "moving", "processes", "one thread"] = "threads"
+        # "moving": processes are starting up, and threads go on meanwhile. "settled": in threads for good.
+        self._where: Literal["threads", "settled", "moving", "processes", "one thread"] = "threads"
 
     def __iter__(self) -> Iterator[tuple[Any, TaskProtocol]]:
         try:
@@ -328,7 +328,7 @@ class MovingRun:
         n_bytes = sum(memoryview(buffer).nbytes for buffer in packed) * (self._n_tasks - self._n_finished)
         if n_bytes / SEND_BYTES_PER_SECOND > gain:
             # Nothing to warn about: this is the best that can be done.
-            self._where = "one thread"
+            self._where = "settled"
             return
         try:
             self._pool.start()
