@@ -45,7 +45,7 @@ class SparseFrames(NamedTuple):
 
 
 def sparse_frames(frames: npt.NDArray[Any]) -> SparseFrames:
-    """The pixels of `frames` (n, *sig) that are not zero. NaN and -0.0 are stored."""
+    """The pixels of `frames`, ``(n, *sig)``, that are not zero. NaN and -0.0 are stored."""
     flat = frames.reshape(frames.shape[0], math.prod(frames.shape[1:]))
     stored = flat != 0
     if flat.dtype.kind in "fc":
