@@ -31,7 +31,7 @@ from libertem.common.scheduler import Scheduler
 from libertem.common.taskcomm import NoopCommHandler
 from libertem.contrib.new_file import as_write_error, complete_or_nothing
 from libertem.exceptions import DataSetException
-from libertem.io.dataset.base import BufferedBackend, IOBackend, MMapBackend
+from libertem.io.dataset.base import BufferedBackend, DirectBackend, IOBackend, MMapBackend
 from libertem.io.dataset.base.backends.rawio import RawFile
 from libertem.io.dataset.base.transposed import FrameScratch, TransposedFileSet, TransposedFrames
 from libertem.io.dataset.dm_single import DMFacts, inspect_file
@@ -52,8 +52,8 @@ GROUPS_PER_WORKER = 4
 WRITE_BYTES = 1 << 20
 """Frames are gathered in the CPU's cache, and written so many bytes at a time."""
 
-READ_AHEAD_BYTES = 512 << 10
-"""Linux fetches no more than that when it is asked once."""
+MIN_BUFFER_BYTES, MAX_BUFFER_BYTES = 64 << 10, 16 << 20
+"""For reading, per worker."""
 
 MAGIC = b"\x93NUMPY\x01\x00"
 HEADER_BYTES = 4096
@@ -172,7 +172,8 @@ class _Job:
     facts: DMFacts
     temporary: str
     target: str
-    io_backend: IOBackend
+    buffer_bytes: int
+    """For reading long pieces; 0 to map the file."""
     frames_per_group: int
     px_per_band: int
     """Pixels that are transposed together. If that is not the whole frame, all frames are transposed."""
@@ -210,7 +211,7 @@ class _Job:
             first=frames.start,
             sig_shape=self.facts.sig_shape,
         )
-        source = self.io_backend.get_impl().block_source()
+        source = self._io_backend().get_impl().block_source()
         assert source is not None
         try:
             scratch = self.scratches.pop()
@@ -222,6 +223,17 @@ class _Job:
                 rows = pixels[group.start - frames.start : group.stop - frames.start]
                 output.write(rows, self._offset(group) + len(group) * band.start * self.itemsize)
         self.scratches.append(scratch)
+
+    def _io_backend(self) -> IOBackend:
+        if self.buffer_bytes == 0:
+            # The system fetches what lies around: all of that will be wanted.
+            return MMapBackend()
+        try:
+            # Nothing is read twice, and the cache has no room for it.
+            RawFile(self.source, direct=True).close()
+        except (DataSetException, RuntimeError):
+            return BufferedBackend(self.buffer_bytes)
+        return DirectBackend(self.buffer_bytes)
 
     def arrange(self, group: range) -> None:
         """Turn the bands of a group into frames."""
@@ -331,14 +343,14 @@ def _plan(
     n_bytes = sig_px * facts.image_count * item
     per_worker = (min(DEFAULT_BYTES, available // 4) if max_bytes is None else max_bytes) // n_workers
     frames_per_group = max(1, per_worker // (sig_px * item))
-    io_backend: IOBackend = BufferedBackend(max_buffer_size=min(16 << 20, max(64 << 10, per_worker // 4)))
+    buffer_bytes = min(MAX_BUFFER_BYTES, max(MIN_BUFFER_BYTES, per_worker // 4))
     px_per_band = min(sig_px, max(1, per_worker // (facts.image_count * item)))
     if n_bytes < available // 2 or px_per_band == sig_px:
-        io_backend = MMapBackend()
+        buffer_bytes = 0
         px_per_band = sig_px
         enough = max(1, facts.image_count // (GROUPS_PER_WORKER * n_workers))
         frames_per_group = min(frames_per_group, enough)
-    return _Job(source, facts, temporary, target, io_backend, frames_per_group, px_per_band)
+    return _Job(source, facts, temporary, target, buffer_bytes, frames_per_group, px_per_band)
 
 
 def _available_bytes() -> int:
@@ -377,9 +389,7 @@ def _run(job: _Job, executor: JobExecutor, *, progress: bool) -> None:
         bar = stack.enter_context(
             tqdm(total=n_bytes, desc=name, unit="B", unit_scale=True, disable=not progress)
         )
-        stack.enter_context(_beside(_flush, job.temporary))
-        if isinstance(job.io_backend, MMapBackend):
-            stack.enter_context(_beside(_read_ahead, job.source))
+        stack.enter_context(_flushed_meanwhile(job.temporary))
         handle = stack.enter_context(executor.scatter(job))
         for tasks in steps:
             results: Any = executor.run_tasks(tasks, handle, uuid.uuid4().hex, NoopCommHandler())
@@ -392,10 +402,10 @@ def _run(job: _Job, executor: JobExecutor, *, progress: bool) -> None:
 
 
 @contextmanager
-def _beside(work: Any, path: str) -> Iterator[None]:
-    """Run a function of a path and of an event, which tells it to end, in a thread."""
+def _flushed_meanwhile(path: str) -> Iterator[None]:
+    """Have the system write to the disk all the time, so that little is left to do at the end."""
     done = threading.Event()
-    thread = threading.Thread(target=work, args=(path, done), name="libertem-convert", daemon=True)
+    thread = threading.Thread(target=_flush, args=(path, done), name="libertem-flush", daemon=True)
     thread.start()
     try:
         yield
@@ -405,16 +415,7 @@ def _beside(work: Any, path: str) -> Iterator[None]:
 
 
 def _flush(path: str, done: threading.Event) -> None:
-    """Have the system write to the disk all the time, so that little is left to do at the end."""
     # Errors show up again when the complete file is synchronized.
     with suppress(OSError), open(path, "r+b") as file:
         while not done.wait(SECONDS_BETWEEN_FLUSHES):
             os.fsync(file.fileno())
-
-
-def _read_ahead(path: str, done: threading.Event) -> None:
-    """Have the system fetch a file from first to last, while its parts are used in another order."""
-    with suppress(OSError, DataSetException), RawFile(path) as file:
-        for offset in range(0, file.size(), READ_AHEAD_BYTES):
-            if done.is_set() or not file.advise_willneed(offset, READ_AHEAD_BYTES):
-                return

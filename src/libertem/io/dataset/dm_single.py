@@ -44,12 +44,8 @@ from libertem.io.dataset.base.framefile import (
     check_extension,
     file_size,
 )
-from libertem.io.dataset.base.transposed import (
-    DEFAULT_BYTES,
-    TransposableDataSet,
-    TransposableFacts,
-    TransposedLayout,
-)
+from libertem.io.dataset.base.transposable import DEFAULT_BYTES, TransposableDataSet, TransposableFacts
+from libertem.io.dataset.base.transposed import TransposedLayout
 from libertem.io.headers.dm.images import DMImage, parse_images
 
 if TYPE_CHECKING:

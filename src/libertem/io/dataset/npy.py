@@ -32,12 +32,8 @@ from libertem.io.dataset.base.framefile import (
     FrameFileParams,
     read_head,
 )
-from libertem.io.dataset.base.transposed import (
-    DEFAULT_BYTES,
-    TransposableDataSet,
-    TransposableFacts,
-    TransposedLayout,
-)
+from libertem.io.dataset.base.transposable import DEFAULT_BYTES, TransposableDataSet, TransposableFacts
+from libertem.io.dataset.base.transposed import TransposedLayout
 
 if TYPE_CHECKING:
     from libertem.common.protocols import ExecutorProtocol
