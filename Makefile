@@ -2,6 +2,7 @@
 #
 #   make demo [DATA=path]  draw a picture of a data set, simulated if none is given
 #   make test              all that continuous integration checks
+#   make nightly           tests that need a machine that is not busy
 #   make docs              documentation in docs/_build/html
 #   make bench             measure the speed of this machine
 #   make clean             remove all that was made here
@@ -21,7 +22,7 @@ CODE := conftest.py src tests benchmarks docs
 NO_DOCTESTS := src/libertem/udf/holography.py
 MAKE_DOCS := $(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 
-.PHONY: demo test docs bench clean
+.PHONY: demo test nightly docs bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/demo.stamp
@@ -33,8 +34,11 @@ test: $(VENV)/test.stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest --doctest-modules src/libertem $(addprefix --ignore ,$(NO_DOCTESTS))
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not timing" --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
 	$(MAKE_DOCS)
+
+nightly: $(VENV)/test.stamp
+	$(BIN)/python -m pytest -m timing
 
 docs: $(VENV)/test.stamp
 	$(MAKE_DOCS)

@@ -378,14 +378,16 @@ def test_ctrl_c_ends_a_run(ctx: Context, ds: Any, gate: Gate) -> None:
     def interrupt() -> None:
         gate.wait_for_udf()
         os.kill(os.getpid(), signal.SIGINT)
+        # Ending a run waits for the tiles that are being processed.
+        gate.open()
 
     with ThreadPoolExecutor(1) as pool:
         pool.submit(interrupt)
         with pytest.raises(KeyboardInterrupt):
             ctx.run_udf(dataset=ds, udf=Counted(gate))
-    gate.open()
 
 
+@pytest.mark.timing
 def test_tasks_of_a_cancelled_run_end_between_tiles(
     ctx: Context, ds: Any, gate: Gate, tmp_path: Path
 ) -> None:
