@@ -41,6 +41,9 @@ __all__ = ["PackedDecoder", "PackedFrames", "Packing", "packed_frames", "packed_
 SCRATCH_BYTES = 1 << 20
 """Decoded pixels that are in use at a time: half of it leaves the second-level cache of older CPUs."""
 
+SCRATCH_BYTES_OF_PARTS = 4 << 20
+"""The same for frames in several parts: each piece costs a call per part, and reads from many places."""
+
 MAX_STORED_BYTES = 16 << 20
 """For more, a backend that reads should not have to hold several frames at a time."""
 
@@ -153,10 +156,11 @@ class PackedFrames:
         """Frames to decode at a time, and the bands of rows."""
         height, width = self.packing.frame_shape
         itemsize = self.dtype.itemsize
-        n_frames, slabs = order.fit(height * width, itemsize, SCRATCH_BYTES)
+        scratch_bytes = SCRATCH_BYTES if self.packing.n_parts == 1 else SCRATCH_BYTES_OF_PARTS
+        n_frames, slabs = order.fit(height * width, itemsize, scratch_bytes)
         if not order.for_tiles and len(slabs) > 1:
             # Bands for kernels may end anywhere: between rows, so that no row is decoded twice.
-            n_rows = max(1, SCRATCH_BYTES // (n_frames * width * itemsize))
+            n_rows = max(1, scratch_bytes // (n_frames * width * itemsize))
             slabs = tuple(
                 Slab(row * width, min(height, row + n_rows) * width, range(0))
                 for row in range(0, height, n_rows)
