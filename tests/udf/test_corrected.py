@@ -166,6 +166,16 @@ def test_backends_roi_and_blanks(ctx: Context, tmp_path: Path, backend: Any, syn
     check(results, correct(frames[images], DARK, GAIN, EXCLUDED))
 
 
+@pytest.mark.parametrize("dtype", ["<u2", "<f4"])
+def test_parts_of_frames(ctx: Context, tmp_path: Path, dtype: str) -> None:
+    """Only what looks at neighbours in each frame makes blocks hold whole ones."""
+    frames = make_frames(dtype)
+    ds = load(ctx, tmp_path, frames, io_backend=BufferedBackend(max_buffer_size=1000))
+    corrections = CorrectionSet(dark=DARK, gain=GAIN, excluded_pixels=EXCLUDED)
+    results = [ctx.run_udf(ds, udf, corrections=corrections) for udf in compiled_udfs()]
+    check(results, correct(frames, DARK, GAIN, EXCLUDED))
+
+
 def test_together_with_tiles(ctx: Context, tmp_path: Path) -> None:
     frames = make_frames("<u2")
     ds = load(ctx, tmp_path, frames)

@@ -153,6 +153,9 @@ class UDF:
     TILE_DEPTH_MAX = np.inf
     UDF_METHOD = UDFMethod
 
+    _needs_neighbours: ClassVar[bool] = False
+    """Whether `_process_block` looks at the neighbours of excluded pixels."""
+
     meta: UDFMeta
     results: UDFData
     task_data: UDFData

@@ -35,6 +35,8 @@ class StdDevUDF(UDF):
         Kept for compatibility; kernels are compiled where the data allows it.
     """
 
+    _needs_neighbours = True
+
     def __init__(self, dtype: npt.DTypeLike | None = None, use_numba: bool = True, **kwargs: Any) -> None:
         super().__init__(dtype=dtype, use_numba=use_numba, **kwargs)
 

@@ -245,8 +245,8 @@ class _PartitionRun:
         else:
             corrections = self._params.corrections
             excluding = corrections is not None and corrections.excludes_pixels()
-            # An excluded pixel needs its neighbours.
-            order = ReadOrder.for_kernels(sig_px, whole=excluding)
+            together = excluding and any(self._udfs[i]._needs_neighbours for i in compiled)
+            order = ReadOrder.for_kernels(sig_px, whole=together)
         blocks = self._partition.get_frame_blocks(order, self._params.roi)
         if blocks is None:
             return False

@@ -12,7 +12,8 @@ and decoders.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -36,6 +37,8 @@ __all__ = [
     "ReadOrder",
     "Slab",
     "SparseBlock",
+    "open_blocks",
+    "read_only",
 ]
 
 MIN_FRAMES_PER_BLOCK = 8
@@ -211,6 +214,24 @@ class Frames(Protocol):
     def read_blocks(self, source: BlockSource, order: ReadOrder) -> Iterator[FrameBlock]:
         """Read them; slabs run fastest. A block is valid until the next one is asked for."""
         ...
+
+
+def read_only(buffer: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The same memory, always with the same type for compiled functions: one compilation serves all."""
+    view = buffer[:]
+    view.flags.writeable = False
+    return view
+
+
+def open_blocks(
+    source: BlockSource, table: FrameTable, order: ReadOrder
+) -> AbstractContextManager[Iterator[FrameBlock]]:
+    """Blocks of a source, whose files and threads end with the context, also if blocks are left."""
+
+    def blocks() -> Generator[FrameBlock, None, None]:
+        yield from source.read_blocks(table, order)
+
+    return closing(blocks())
 
 
 def _atomic_slabs(slices_arr: npt.NDArray[np.int64], sig_shape: tuple[int, ...]) -> tuple[Slab, ...]:

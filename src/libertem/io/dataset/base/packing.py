@@ -12,7 +12,7 @@ overridden, `PackedDecoder` and `packed_read_ranges` serve the documented path.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,6 +26,8 @@ from libertem.io.dataset.base.blocks import (
     FrameTable,
     ReadOrder,
     Slab,
+    open_blocks,
+    read_only,
 )
 from libertem.io.dataset.base.decode import Decode, Decoder, check_conversion
 from libertem.io.dataset.base.ranges import ReadRanges, locate_frames, no_tiles, select_frames
@@ -134,7 +136,7 @@ class PackedFrames:
         row = 0
         with ExitStack() as stack:
             cursors = [
-                _Cursor(stack.enter_context(closing(_generator(source, table, stored_order))))
+                _Cursor(stack.enter_context(open_blocks(source, table, stored_order)))
                 for table in self.tables
             ]
             while available := min(cursor.available() for cursor in cursors):
@@ -171,11 +173,6 @@ class PackedFrames:
         ]
 
 
-def _generator(source: BlockSource, table: FrameTable, order: ReadOrder) -> Any:
-    """Blocks as a generator, which can be closed."""
-    yield from source.read_blocks(table, order)
-
-
 class _Cursor:
     """A place in the blocks of one part of the frames."""
 
@@ -188,7 +185,7 @@ class _Cursor:
         if not self._runs:
             block = next(self._blocks, None)
             if block is not None:
-                self._runs = [FrameRun(_read_only(run.buffer), run.starts) for run in block.runs]
+                self._runs = [FrameRun(read_only(run.buffer), run.starts) for run in block.runs]
         return sum(run.starts.shape[0] for run in self._runs)
 
     def take(self, n_frames: int) -> list[FrameRun]:
@@ -202,13 +199,6 @@ class _Cursor:
             if later.shape[0]:
                 self._runs.insert(0, FrameRun(run.buffer, later))
         return taken
-
-
-def _read_only(buffer: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The same memory, always with the same type for compiled functions: one compilation serves all."""
-    view = buffer[:]
-    view.flags.writeable = False
-    return view
 
 
 class _Scratch:
@@ -232,7 +222,7 @@ class _Scratch:
                 stop = row + run.starts.shape[0]
                 self._packing.unpack(part, run.buffer, run.starts, band.first_row, out[row:stop])
                 row = stop
-        pixels = _read_only(self._memory[:size])
+        pixels = read_only(self._memory[:size])
         starts = np.arange(n_frames, dtype=np.int64) * (band.n_rows * width)
         return FrameBlock(
             first=first,
@@ -275,7 +265,7 @@ class PackedDecoder(Decoder):
             ds_shape: Any,
         ) -> None:
             row, part = divmod(idx, packing.n_parts)
-            packing.unpack(part, _read_only(inp), start, 0, frame)
+            packing.unpack(part, read_only(inp), start, 0, frame)
             if part == packing.n_parts - 1:
                 sig = tuple(slice(o, o + n) for o, n in zip(origin[1:], shape[1:], strict=True))
                 out[row] = frame.reshape(ds_shape[-len(sig) :])[sig].reshape(-1)

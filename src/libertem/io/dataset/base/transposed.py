@@ -21,7 +21,6 @@ ways from there to frame blocks:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,7 +29,16 @@ import numpy as np
 
 from libertem.common.math import flat_nonzero, prod
 from libertem.exceptions import DataSetException
-from libertem.io.dataset.base.blocks import BlockSource, FrameBlock, FrameRun, FrameTable, ReadOrder, Slab
+from libertem.io.dataset.base.blocks import (
+    BlockSource,
+    FrameBlock,
+    FrameRun,
+    FrameTable,
+    ReadOrder,
+    Slab,
+    open_blocks,
+    read_only,
+)
 from libertem.io.dataset.base.files import File, FileSet
 from libertem.io.dataset.base.partition import BasePartition
 from libertem.io.dataset.base.ranges import ReadRanges, select_frames
@@ -327,11 +335,11 @@ class TransposedFrames:
         )
         whole = (Slab(0, run_bytes, range(0)),)
         order = ReadOrder(depth=n_planes, slabs=whole, for_tiles=True, whole=True)
-        with closing(_generator(source, table, order)) as blocks:
+        with open_blocks(source, table, order) as blocks:
             for block in blocks:
                 px = block.first
                 for run in block.runs:
-                    yield _Planes(px, _read_only(run.buffer), run.starts)
+                    yield _Planes(px, read_only(run.buffer), run.starts)
                     px += run.starts.shape[0]
 
 
@@ -341,18 +349,6 @@ def _chunks(stretch: _Stretch, n_frames: int) -> Iterator[tuple[int, _Stretch]]:
     for rank in range(begin, begin + n, n_frames):
         inside = (stretch.ranks >= rank) & (stretch.ranks < rank + n_frames)
         yield rank, stretch._replace(shifts=stretch.shifts[inside], ranks=stretch.ranks[inside] - rank)
-
-
-def _generator(source: BlockSource, table: FrameTable, order: ReadOrder) -> Any:
-    """Blocks as a generator, which can be closed."""
-    yield from source.read_blocks(table, order)
-
-
-def _read_only(buffer: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The same memory, always with the same type for compiled functions: one compilation serves all."""
-    view = buffer[:]
-    view.flags.writeable = False
-    return view
 
 
 class FrameScratch:
@@ -408,7 +404,7 @@ class FrameScratch:
         where = np.arange(start, stop, dtype=np.int64) * self._stride
         return FrameBlock(
             first=first,
-            runs=(FrameRun(_read_only(self._memory), where),),
+            runs=(FrameRun(read_only(self._memory), where),),
             px_start=slab.px_start,
             px_stop=slab.px_stop,
             swapped=self._swapped,
