@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libertem.api import Context
-from libertem.common import Shape, Slice
 from libertem.common.executor import JobCancelledError, TaskCommHandler, WorkerQueueEmpty
 from libertem.common.scheduler import Scheduler
 from libertem.exceptions import ExecutorError, ResourceError, UDFRunCancelled
@@ -32,7 +31,6 @@ from libertem.executor import feed
 from libertem.executor.feed import Memory, map_memory
 from libertem.executor.pipelined import PipelinedExecutor
 from libertem.executor.pipelined import executor as pipelined
-from libertem.io.dataset.base import BasePartition, DataSet, DataSetMeta, DataTile, Partition
 from libertem.udf import UDF
 from libertem.udf.stddev import StdDevUDF
 from libertem.udf.sumsigudf import SumSigUDF
@@ -313,13 +311,12 @@ def test_workers_that_do_not_start_are_an_error_and_are_ended(monkeypatch: pytes
     assert children() == before
 
 
-def test_nothing_is_left_after_close(make_ds: Any) -> None:
+def test_nothing_is_left_after_close(make_ds: Any, live: Any) -> None:
     me = psutil.Process()
     before, threads = children(), set(threading.enumerate())
     n_files = me.num_fds() if sys.platform != "win32" else me.num_handles()
     executor = PipelinedExecutor(spec=PipelinedExecutor.make_spec(cpus=1, cudas=0))
     context = Context(executor=executor)
-    live = LiveDataSet(random_frames())
     context.run_udf(dataset=live, udf=SumSigUDF())
     assert len(children() - before) == 1
     context.close()
@@ -360,113 +357,7 @@ def test_workers_that_do_not_notice_the_end_of_a_run_are_replaced(make_ds: Any, 
 # --- live data ---
 
 
-def random_frames() -> np.ndarray[Any, Any]:
-    # Large enough for shared memory.
-    return np.random.default_rng(0).random((9, 100, 100)).astype("f4")
-
-
-class LiveHandler(TaskCommHandler):
-    """Forwards frames. Does not call the constructor of its base class."""
-
-    def __init__(self, frames: Any, log: list[Any]) -> None:
-        self.frames = frames
-        self.log = log
-        self.before_frame: Callable[[int], None] = lambda i: None
-
-    def start(self) -> None:
-        self.log.append("start")
-
-    def handle_task(self, task: Any, queue: Any) -> None:
-        place = task.get_partition().slice
-        self.log.append(("handle", task.idx))
-        start = place.origin[0]
-        queue.put({"type": "begin", "of": start})
-        for i in range(start, start + place.shape[0]):
-            self.before_frame(i)
-            if i % 2:
-                queue.put({"type": "frame"}, self.frames[i].tobytes())
-            else:
-                with queue.put_nocopy({"type": "frame"}, self.frames[i].nbytes) as payload:
-                    payload[:] = self.frames[i].tobytes()
-        queue.put({"type": "end"}, b"small")
-
-    def done(self) -> None:
-        self.log.append("done")
-
-
-class LivePartition(Partition):
-    def set_corrections(self, corrections: Any) -> None:
-        pass
-
-    def set_worker_context(self, worker_context: Any) -> None:
-        self._context = worker_context
-
-    def get_tiles(
-        self, tiling_scheme: Any, dest_dtype: Any = "f4", roi: Any = None, array_backend: Any = None
-    ) -> Iterator[DataTile]:
-        queue = self._context.get_worker_queue()
-        with queue.get() as (header, payload):
-            assert header == {"type": "begin", "of": self.slice.origin[0]}
-            assert payload is None
-        sig = self.slice.shape.sig
-        for i in range(self.slice.shape[0]):
-            with queue.get(block=True, timeout=60) as (header, payload):
-                assert header == {"type": "frame"}
-                # Some receivers insist on bytes.
-                assert type(payload) is (bytes if (self.slice.origin[0] + i) % 2 else memoryview)
-                frame = np.frombuffer(payload, dtype="f4").reshape((1, *sig)).astype(dest_dtype)
-                place = Slice(origin=(self.slice.origin[0] + i, 0, 0), shape=Shape((1, *sig), sig_dims=2))
-                yield DataTile(frame, tile_slice=place, scheme_idx=0)
-            self._context.signal(self.get_ident(), "seen", {"frame": self.slice.origin[0] + i})
-        with queue.get() as (header, payload):
-            assert header == {"type": "end"}
-            assert payload == b"small"
-        # All data has been sent, so this does not wait for ever.
-        with pytest.raises(WorkerQueueEmpty), queue.get():
-            pass
-        with pytest.raises(WorkerQueueEmpty), queue.get(block=False):
-            pass
-
-
-class LiveDataSet(DataSet):
-    """Data that arrives while the run goes on; never initialized."""
-
-    def __init__(self, frames: Any) -> None:
-        super().__init__(num_partitions=3)
-        shape = Shape(frames.shape, sig_dims=2)
-        self._meta = DataSetMeta(shape=shape, raw_dtype=np.dtype("f4"), array_backends=("numpy",))
-        self.log: list[Any] = []
-        self.handler = LiveHandler(frames, self.log)
-
-    @property
-    def dtype(self) -> Any:
-        return np.dtype("f4")
-
-    @property
-    def shape(self) -> Shape:
-        assert self._meta is not None
-        return self._meta.shape
-
-    def get_partitions(self) -> Iterator[Partition]:
-        for part_slice, _, _ in BasePartition.make_slices(self.shape, self.get_num_partitions()):
-            yield LivePartition(meta=self._meta, partition_slice=part_slice, io_backend=None, decoder=None)
-
-    def need_decode(self, read_dtype: Any, roi: Any, corrections: Any) -> bool:
-        return True
-
-    def get_base_shape(self, roi: Any) -> Any:
-        return (1, *self.shape.sig)
-
-    def get_task_comm_handler(self) -> TaskCommHandler:
-        return self.handler
-
-
-@pytest.fixture
-def live() -> LiveDataSet:
-    return LiveDataSet(random_frames())
-
-
-def assert_live(context: Context, live: LiveDataSet) -> None:
+def assert_live(context: Context, live: Any) -> None:
     live.handler.before_frame = lambda i: None
     live.log.clear()
     result = context.run_udf(dataset=live, udf=SumSigUDF())["intensity"]
@@ -474,14 +365,14 @@ def assert_live(context: Context, live: LiveDataSet) -> None:
     assert live.log == ["start", ("handle", 0), ("handle", 1), ("handle", 2), "done"]
 
 
-def test_data_reaches_its_task(context: Context, live: LiveDataSet) -> None:
+def test_data_reaches_its_task(context: Context, live: Any) -> None:
     seen: list[int] = []
     live.handler.subscribe("seen", lambda topic, message: seen.append(message["frame"]))
     assert_live(context, live)
     assert sorted(seen) == list(range(9))
 
 
-def test_workers_process_data_while_more_arrives(context: Context, live: LiveDataSet) -> None:
+def test_workers_process_data_while_more_arrives(context: Context, live: Any) -> None:
     seen = [threading.Event() for _ in range(9)]
     live.handler.subscribe("seen", lambda topic, message: seen[message["frame"]].set())
 
@@ -495,7 +386,7 @@ def test_workers_process_data_while_more_arrives(context: Context, live: LiveDat
 
 
 @pytest.mark.parametrize("memory_bytes", [1 << 12, 1 << 16])
-def test_memory_may_be_smaller_than_the_data(live: LiveDataSet, memory_bytes: int, monkeypatch: Any) -> None:
+def test_memory_may_be_smaller_than_the_data(live: Any, memory_bytes: int, monkeypatch: Any) -> None:
     monkeypatch.setattr(pipelined, "MEMORY_BYTES", memory_bytes)
     with PipelinedExecutor(spec=PipelinedExecutor.make_spec(cpus=1, cudas=0)) as executor:
         context = Context(executor=executor)
@@ -506,7 +397,7 @@ def test_memory_may_be_smaller_than_the_data(live: LiveDataSet, memory_bytes: in
         assert worker.memory._holes == [(0, memory_bytes)]
 
 
-def test_a_handler_can_cancel_the_run(context: Context, live: LiveDataSet) -> None:
+def test_a_handler_can_cancel_the_run(context: Context, live: Any) -> None:
     def stop(i: int) -> None:
         if i == 4:
             raise JobCancelledError("the detector stopped")
@@ -518,7 +409,7 @@ def test_a_handler_can_cancel_the_run(context: Context, live: LiveDataSet) -> No
     assert_live(context, live)
 
 
-def test_an_error_of_a_handler_ends_the_run(context: Context, live: LiveDataSet) -> None:
+def test_an_error_of_a_handler_ends_the_run(context: Context, live: Any) -> None:
     def stop(i: int) -> None:
         if i == 4:
             raise Special("the cable")
@@ -535,9 +426,7 @@ class Fails(SumSigUDF):
         raise Special("boom")
 
 
-def test_a_task_does_not_see_what_a_failed_one_left(
-    context: Context, executor: Any, live: LiveDataSet
-) -> None:
+def test_a_task_does_not_see_what_a_failed_one_left(context: Context, executor: Any, live: Any) -> None:
     for _ in range(3):
         with pytest.raises(Special, match="boom"):
             context.run_udf(dataset=live, udf=Fails())
@@ -554,7 +443,7 @@ class Bored(SumSigUDF):
         raise JobCancelledError("seen enough")
 
 
-def test_a_task_that_ends_frees_a_handler_that_waits_for_memory(live: LiveDataSet, monkeypatch: Any) -> None:
+def test_a_task_that_ends_frees_a_handler_that_waits_for_memory(live: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(pipelined, "MEMORY_BYTES", 1 << 16)
     with PipelinedExecutor(spec=PipelinedExecutor.make_spec(cpus=1, cudas=0)) as executor:
         context = Context(executor=executor)
@@ -564,7 +453,7 @@ def test_a_task_that_ends_frees_a_handler_that_waits_for_memory(live: LiveDataSe
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kills with a signal")
-def test_a_killed_worker_frees_a_handler_that_waits_for_memory(live: LiveDataSet, monkeypatch: Any) -> None:
+def test_a_killed_worker_frees_a_handler_that_waits_for_memory(live: Any, monkeypatch: Any) -> None:
     class Dies(SumSigUDF):
         def process_tile(self, tile: Any) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -578,7 +467,7 @@ def test_a_killed_worker_frees_a_handler_that_waits_for_memory(live: LiveDataSet
         assert_live(context, live)
 
 
-def test_a_dry_run_does_not_start_the_acquisition(executor: Any, live: LiveDataSet) -> None:
+def test_a_dry_run_does_not_start_the_acquisition(executor: Any, live: Any) -> None:
     executor.get_udf_runner().dry_run([SumSigUDF()], live, None)
     assert live.log == []
 
@@ -626,7 +515,7 @@ def test_memory_is_seen_on_both_sides() -> None:
         memory.take(10, lambda: None)
 
 
-def test_queues_have_two_ends(context: Context, live: LiveDataSet) -> None:
+def test_queues_have_two_ends(context: Context, live: Any) -> None:
     class Looks(TaskCommHandler):
         def handle_task(self, task: Any, queue: Any) -> None:
             for forbidden in (queue.get, queue.size):
@@ -635,7 +524,9 @@ def test_queues_have_two_ends(context: Context, live: LiveDataSet) -> None:
             queue.close()
             live.handler.handle_task(task, queue)
 
-    class Reads(LivePartition):
+    live_partition: Any = type(next(live.get_partitions()))
+
+    class Reads(live_partition):  # type: ignore[misc]  # from the fixture
         def get_tiles(self, *args: Any, **kwargs: Any) -> Any:
             queue = self._context.get_worker_queue()
             for forbidden in (lambda: queue.put({}), lambda: queue.put_nocopy({}, 3)):
@@ -643,6 +534,9 @@ def test_queues_have_two_ends(context: Context, live: LiveDataSet) -> None:
                     forbidden()
             yield from super().get_tiles(*args, **kwargs)
             assert queue.size() == 0
+            # All data has been sent, so this does not wait for ever.
+            with pytest.raises(WorkerQueueEmpty), queue.get():
+                pass
 
     handler = Looks()
     live.get_task_comm_handler = lambda: handler  # type: ignore[method-assign]
@@ -652,7 +546,7 @@ def test_queues_have_two_ends(context: Context, live: LiveDataSet) -> None:
     np.testing.assert_allclose(result.data, live.handler.frames.sum(axis=(1, 2)), rtol=1e-5)
 
 
-def test_no_warnings_are_left_to_users(context: Context, live: LiveDataSet) -> None:
+def test_no_warnings_are_left_to_users(context: Context, live: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert_live(context, live)
