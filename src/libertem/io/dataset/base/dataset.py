@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import numpy as np
 
@@ -19,7 +19,9 @@ from libertem.io.dataset.base.backends.buffered import BufferedBackend
 from libertem.io.dataset.base.backends.contract import IOBackend
 from libertem.io.dataset.base.backends.mmap import MMapBackend
 from libertem.io.dataset.base.decode import Decoder
+from libertem.io.dataset.base.interactive import UsableDirectly
 from libertem.io.dataset.base.meta import DataSetMeta
+from libertem.io.dataset.base.metadata import NO_METADATA, Axis, Metadata
 from libertem.io.dataset.base.partition import BasePartition, Partition
 from libertem.io.dataset.base.scan import check_sync_offset, fit_partition_shape, sync_offset_info
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 
 __all__ = ["DataSet", "WritableDataSet"]
+
+T = TypeVar("T")
 
 
 class _RoiHelper:
@@ -42,7 +46,27 @@ class _RoiHelper:
         return roi
 
 
-class DataSet:
+class _hideable(Generic[T]):  # noqa: N801  # used like property
+    """Property that an attribute of the instance may hide.
+
+    Data sets of other packages, which do not know this property, may have set an attribute of that name.
+    """
+
+    def __init__(self, get: Callable[[Any], T]) -> None:
+        self._get = get
+        self.__doc__ = get.__doc__
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> _hideable[T]: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type) -> T: ...
+
+    def __get__(self, instance: object | None, owner: type) -> _hideable[T] | T:
+        return self if instance is None else self._get(instance)
+
+
+class DataSet(UsableDirectly):
     """A data set: shape, dtype, and partitions that deliver tiles.
 
     To support a new format, subclass this and see "Writing a data set" in the documentation. The life
@@ -245,6 +269,20 @@ class DataSet:
         return True
 
     # --- facts ---
+
+    def get_metadata(self) -> Metadata:
+        """What the files say about the experiment; nothing, unless a format overrides this."""
+        return NO_METADATA
+
+    @_hideable
+    def metadata(self) -> Metadata:
+        """What the files say about the experiment: calibrated axes, voltage, ..., in SI with their source."""
+        return self.get_metadata().fitted(self.shape)
+
+    @_hideable
+    def axes(self) -> tuple[Axis, ...]:
+        """Calibration of each axis, in the order of `shape`; in elements where the files do not tell."""
+        return self.get_metadata().axes(self.shape)
 
     def get_sync_offset_info(self) -> dict[str, int]:
         """How many frames are skipped, ignored and inserted at either end.

@@ -12,7 +12,7 @@ import os
 import stat
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from libertem.io.dataset.base.dataset import DataSet
 from libertem.io.dataset.base.decode import Decoder
 from libertem.io.dataset.base.files import FileSet
 from libertem.io.dataset.base.meta import DataSetMeta
+from libertem.io.dataset.base.metadata import NO_METADATA, Metadata
 from libertem.io.dataset.base.packing import PackedDecoder, Packing
 from libertem.io.dataset.base.partition import BasePartition
 from libertem.io.dataset.base.scan import check_shape, check_sync_offset, integer_sync_offset
@@ -74,6 +75,9 @@ class FrameFacts:
 
     sync_offset: int = 0
     """Where the scan starts according to the file, for users who do not say (None)."""
+
+    metadata: Metadata = NO_METADATA
+    """What the files say about the experiment."""
 
 
 @dataclass(frozen=True)
@@ -400,6 +404,18 @@ class FrameFileDataSet(DataSet):
                 io_backend=self.get_io_backend(),
                 decoder=self.get_decoder(),
             )
+
+    def get_metadata(self) -> Metadata:
+        """What the files say; without the calibration of axes that the user has cut in another way."""
+        self._initialized()
+        assert self._facts is not None
+        metadata = self._facts.metadata
+        # A scan may end early or late, but its rows have to be those of the file.
+        if self._nav_shape is not None and self._nav_shape[1:] != self._facts.nav_shape[1:]:
+            metadata = replace(metadata, nav_axes=())
+        if self._sig_shape is not None and self._sig_shape != self._facts.sig_shape:
+            metadata = replace(metadata, sig_axes=())
+        return metadata
 
     def get_diagnostics(self) -> list[dict[str, Any]]:
         """The dtype as stored."""
