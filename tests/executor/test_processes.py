@@ -51,6 +51,8 @@ def executor() -> Iterator[AdaptiveJobExecutor]:
 
 @pytest.fixture
 def context(executor: AdaptiveJobExecutor) -> Context:
+    # What other tests have run says nothing about this one.
+    executor._paces.clear()
     return Context(executor=executor)
 
 
@@ -146,6 +148,33 @@ def test_runs_that_take_long_move_by_themselves(ds: Any, frames: Any) -> None:
         result = Context(executor=executor).run_udf(dataset=ds, udf=slow())
     np.testing.assert_array_equal(result["sum"].raw_data, sums(frames))
     assert set(result["pid"].raw_data) - {MAIN_PID}
+
+
+def test_a_run_like_one_that_has_moved_begins_in_processes(
+    moved: Context, ds: Any, frames: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moving, "MIN_SECONDS", 3.0)
+    monkeypatch.setattr(moving, "WATCH_SECONDS", 60.0)
+    (kind,) = moved.executor._paces  # type: ignore[attr-defined]
+    # Seconds per frame in threads. In processes it is fast.
+    moved.executor._paces[kind] = 0.02  # type: ignore[attr-defined]
+    result = moved.run_udf(dataset=ds, udf=slow())
+    assert MAIN_PID not in result["pid"].raw_data
+    np.testing.assert_array_equal(result["sum"].raw_data, sums(frames))
+    # Now it is known that this one is fast, wherever it runs.
+    assert set(moved.run_udf(dataset=ds, udf=slow(seconds=0.0001))["pid"].raw_data) == {MAIN_PID}
+
+
+def test_how_long_a_run_takes_counts_the_frames_of_the_roi(
+    moved: Context, ds: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moving, "MIN_SECONDS", 0.5)
+    monkeypatch.setattr(moving, "WATCH_SECONDS", 60.0)
+    (kind,) = moved.executor._paces  # type: ignore[attr-defined]
+    moved.executor._paces[kind] = 0.02  # type: ignore[attr-defined]
+    roi = np.zeros((20, 20), dtype=bool)
+    roi[::10, ::10] = True
+    assert set(moved.run_udf(dataset=ds, udf=slow(), roi=roi)["pid"].raw_data) == {MAIN_PID}
 
 
 def test_short_runs_stay_in_threads(ds: Any, frames: Any) -> None:

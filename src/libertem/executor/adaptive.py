@@ -8,7 +8,8 @@ runs for each tile, the run is watched, and it moves to worker processes if
   (the interpreter lets one of them compute at a time), and
 * sending the data, if it lies in memory, would not take longer than what is gained.
 
-The processes are started then, and kept for later runs. Partitions that are being processed meanwhile are
+The processes are started then, and kept for later runs: a run with the same UDFs that would take threads as
+long begins there. Partitions that are being processed meanwhile are
 started over there, unless half of them is done before the processes are ready. What cannot be pickled stays
 in one thread, with a warning.
 """
@@ -57,6 +58,7 @@ class AdaptiveJobExecutor(ConcurrentJobExecutor):
         super().__init__(client, is_local, main_process_gpu)
         self._pools: dict[str, ProcessPool] = {}
         self._moving: dict[Any, MovingRun] = {}
+        self._paces: dict[Any, float] = {}
 
     def run_tasks(
         self,
@@ -73,6 +75,7 @@ class AdaptiveJobExecutor(ConcurrentJobExecutor):
 
         from libertem.executor.moving import MovingRun
 
+        key, n_frames = _kind_of_work(tasks, params_handle)
         run = MovingRun(
             tasks,
             params_handle,
@@ -81,11 +84,14 @@ class AdaptiveJobExecutor(ConcurrentJobExecutor):
             n_threads=self._n_threads(),
             pool=self._pool("cuda" if need_cuda else "python"),
             only_processes=need_cuda,
+            expected_seconds=self._paces.get(key, 0.0) * n_frames,
         )
         self._moving[cancel_id] = run
         self._runs[cancel_id] = run.stop
         try:
             yield from run
+            if run.seconds_in_threads is not None:
+                self._paces[key] = run.seconds_in_threads / n_frames
         finally:
             self._moving.pop(cancel_id, None)
             self._runs.pop(cancel_id, None)
@@ -130,6 +136,17 @@ class AdaptiveJobExecutor(ConcurrentJobExecutor):
         self._closed = True
         for pool in self._pools.values():
             pool.close()
+
+
+def _kind_of_work(tasks: Sequence[TaskProtocol], params: Any) -> tuple[Any, int]:
+    """What runs have in common that need the same time per frame, and the number of frames.
+
+    Parameters of UDFs are not looked at: a wrong guess costs little, and is corrected by the run.
+    """
+    roi = getattr(params, "roi", None)
+    n_frames = sum(task.get_partition().get_frame_count(roi) for task in tasks)
+    classes = tuple(getattr(tasks[0], "udf_classes", ()))
+    return (classes, tasks[0].get_partition().slice.shape.sig.to_tuple()), n_frames
 
 
 def _cuda_devices() -> list[int]:

@@ -170,6 +170,8 @@ class MovingRun:
         Processes.
     only_processes : bool
         Whether tasks cannot run in threads.
+    expected_seconds : float
+        How long threads would need, judging by earlier runs that have moved; 0 if that is not known.
     """
 
     def __init__(
@@ -182,7 +184,10 @@ class MovingRun:
         n_threads: int,
         pool: ProcessPool,
         only_processes: bool = False,
+        expected_seconds: float = 0.0,
     ) -> None:
+        self.seconds_in_threads: float | None = None
+        """How long threads would have needed for all tasks; None if the run did not move to processes."""
         self.params = params
         self.stop = threading.Event()
         """Set this to end the run."""
@@ -193,6 +198,8 @@ class MovingRun:
         self._n_threads = n_threads
         self._pool = pool
         self._only_processes = only_processes
+        self._expected_seconds = expected_seconds
+        self._seconds_given_away = 0.0
         self._events: SimpleQueue[Future[Any] | Event | BaseException] = SimpleQueue()
         self._threads = ThreadTasks(client, params, handler, self.stop, self._events.put)
         self._processes: ProcessTasks | None = None
@@ -209,16 +216,24 @@ class MovingRun:
                 self._processes = ProcessTasks(self._pool, self.params, self._handler, self._events.put)
                 self._where = "processes"
                 self._pool.start()
+            elif self._expected_seconds > MIN_SECONDS and self._is_pool_ready():
+                self._begin_in_processes()
+            begun_in_processes = self._where == "processes"
             while True:
                 self._hand_out()
                 if not (self._waiting or self._threads or self._processes):
-                    return
+                    break
                 answer = self._next_answer()
                 if answer is not None:
                     self._n_finished += 1
                     # Before the results are merged, which may take time.
                     self._hand_out()
+                    given_away = time.perf_counter()
                     yield answer
+                    self._seconds_given_away += time.perf_counter() - given_away
+            if begun_in_processes and self._where == "processes":
+                elapsed = time.perf_counter() - self._begin - self._seconds_given_away
+                self.seconds_in_threads = elapsed * len(self._pool)
         finally:
             self._threads.close()
             if self._processes is not None:
@@ -291,6 +306,17 @@ class MovingRun:
 
     # --- moving ---
 
+    def _is_pool_ready(self) -> bool:
+        workers = self._pool.workers
+        return len(workers) == len(self._pool) and all(worker.ready for worker in workers)
+
+    def _begin_in_processes(self) -> None:
+        """Spare a run that is like an earlier one to be watched, and its first tasks to be started twice."""
+        gain = self._expected_seconds * (1 - 1 / len(self._pool))
+        self._move(self._waiting[0], gain)
+        if self._where == "moving":
+            self._where = "processes"
+
     def _consider_moving(self) -> None:
         running = list(self._threads.running.values())
         elapsed = time.perf_counter() - self._begin
@@ -313,6 +339,7 @@ class MovingRun:
         done = self._n_finished + sum(entry.done for entry in running)
         rest = elapsed * (self._n_tasks / done - 1) if done > 0 else elapsed
         if rest > MIN_SECONDS:
+            self.seconds_in_threads = elapsed + rest
             self._move(running[0].task, gain=rest * (1 - cores / len(self._pool)))
 
     def _move(self, example: TaskProtocol, gain: float) -> None:
