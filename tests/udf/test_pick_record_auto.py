@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from libertem.io.corrections import CorrectionSet
 from libertem.udf import AutoUDF
 from libertem.udf import raw as raw_module
 from libertem.udf.raw import PickUDF
@@ -32,6 +33,13 @@ def test_picked_frames_come_in_the_order_of_the_roi(ctx: Any, make_ds: Any, data
     result = ctx.run_udf(dataset=make_ds(values), udf=PickUDF(), roi=roi)["intensity"]
     assert result.data.dtype == np.dtype(stored).newbyteorder("=")
     np.testing.assert_array_equal(result.data, values[roi])
+
+
+@pytest.mark.parametrize("stored", ["u2", "f4"])
+def test_picked_frames_are_corrected(ctx: Any, make_ds: Any, data: Any, stored: str) -> None:
+    corrections = CorrectionSet(dark=np.full((4, 4), 0.5, dtype="f4"))
+    result = ctx.run_udf(dataset=make_ds(data.astype(stored)), udf=PickUDF(), corrections=corrections)
+    np.testing.assert_array_equal(result["intensity"].data, data.reshape((6, 4, 4)) - np.float32(0.5))
 
 
 def test_all_frames_can_be_picked(ctx: Any, ds: Any, data: Any) -> None:

@@ -63,7 +63,8 @@ class PickUDF(UDF):
         self.meta.sig_slice.get(self.results.frames, sig_only=True)[...] = tile
 
     def _can_process_blocks(self, stored_dtype: np.dtype[Any]) -> bool:
-        return stored_dtype == self.meta.input_dtype
+        # Blocks are not corrected.
+        return stored_dtype == self.meta.input_dtype and not self.meta.corrections.have_corrections()
 
     def _process_block(self, block: FrameBlock) -> None:
         row = first_row(self, block)
