@@ -14,8 +14,8 @@ import numpy.typing as npt
 import pytest
 
 from libertem.api import Context
+from libertem.common import new_file
 from libertem.contrib import convert_transposed as module
-from libertem.contrib import new_file
 from libertem.contrib.convert_transposed import convert_dm4_transposed
 from libertem.exceptions import DataSetException, FileAccessError, HeaderError, MissingFileError
 from libertem.executor.delayed import DelayedJobExecutor

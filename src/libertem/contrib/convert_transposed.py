@@ -27,9 +27,10 @@ import numpy as np
 
 from libertem.api import Context
 from libertem.common.math import prod
+from libertem.common.memory import available_bytes as _available_bytes
+from libertem.common.new_file import as_write_error, complete_or_nothing
 from libertem.common.scheduler import Scheduler
 from libertem.common.taskcomm import NoopCommHandler
-from libertem.contrib.new_file import as_write_error, complete_or_nothing
 from libertem.exceptions import DataSetException
 from libertem.io.dataset.base import BufferedBackend, DirectBackend, IOBackend, MMapBackend
 from libertem.io.dataset.base.backends.rawio import RawFile
@@ -351,21 +352,6 @@ def _plan(
         enough = max(1, facts.image_count // (GROUPS_PER_WORKER * n_workers))
         frames_per_group = min(frames_per_group, enough)
     return _Job(source, facts, temporary, target, buffer_bytes, frames_per_group, px_per_band)
-
-
-def _available_bytes() -> int:
-    """Memory that this process may use, for itself and as cache for files."""
-    import psutil
-
-    available = int(psutil.virtual_memory().available)
-    # Limits of containers and batch systems, which psutil does not look at.
-    with suppress(OSError, ValueError), open("/proc/self/cgroup", encoding="utf-8") as groups:
-        for line in groups:
-            path = line.strip().split(":", 2)[2]
-            for name in (f"/memory{path}/memory.limit_in_bytes", f"{path}/memory.max"):
-                with suppress(OSError, ValueError), open(f"/sys/fs/cgroup{name}", encoding="ascii") as file:
-                    available = min(available, int(file.read()))
-    return available
 
 
 def _steps(job: _Job) -> list[list[_Task]]:
