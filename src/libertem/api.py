@@ -16,6 +16,7 @@ from libertem.common.progress import ProgressReporter
 from libertem.executor.adaptive import AdaptiveJobExecutor
 from libertem.executor.base import JobExecutor
 from libertem.executor.by_name import Wishes, make_executor
+from libertem.interact.tools import ContextTools
 from libertem.io.corrections.corrset import CorrectionSet
 from libertem.io.dataset.base.backends.contract import IOBackend
 from libertem.io.dataset.base.dataset import DataSet
@@ -148,6 +149,7 @@ class Context(MakesAnalyses):
     def __init__(self, executor: JobExecutor | None = None, plot_class: type | None = None) -> None:
         self.executor: JobExecutor = self._create_local_executor() if executor is None else executor
         self._plot_class = plot_class
+        self._closed = False
         atexit.register(_close_if_alive, weakref.ref(self))
 
     @property
@@ -233,6 +235,7 @@ class Context(MakesAnalyses):
         dataset: DataSet = load(
             filetype, *args, io_backend=io_backend, executor=self.executor, enable_async=False, **kwargs
         )
+        dataset._interactive = ContextTools(self)
         return dataset
 
     def run_udf(
@@ -484,6 +487,7 @@ class Context(MakesAnalyses):
 
     def close(self) -> None:
         """Release the executor. May be called twice."""
+        self._closed = True
         self.executor.close()
 
     def __enter__(self) -> Self:
