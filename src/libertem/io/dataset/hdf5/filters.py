@@ -302,14 +302,10 @@ class _Bitshuffle:
             return False
         if self._shuffled.size != out.size:
             self._shuffled = np.empty(out.size, dtype=np.uint8)
-        if self._joint.size < STREAM_HEADER.size + out.size:
-            self._joint = np.empty(STREAM_HEADER.size + out.size, dtype=np.uint8)
-        blocks = self._joint[STREAM_HEADER.size :]
-        n_bytes = self._kernels.join_streams(raw, starts, sizes, chunk_bytes, block_bytes, blocks)
-        if n_bytes < 0:
+        if not self._kernels.streams_are_usual(raw, starts, sizes, chunk_bytes, block_bytes):
             return False
-        STREAM_HEADER.pack_into(self._joint.data, 0, out.size, block_bytes)
-        stream = self._joint[: STREAM_HEADER.size + n_bytes]
+        stream = self._join(raw, starts, sizes)
+        STREAM_HEADER.pack_into(stream.data, 0, out.size, block_bytes)
         try:
             if len(self._codecs.lz4h5_decode(stream, out=self._shuffled)) != out.size:
                 return False
@@ -318,6 +314,18 @@ class _Bitshuffle:
             return False
         self._kernels.bit_unshuffle(self._shuffled, self._item, self._block_px, out)
         return True
+
+    def _join(self, raw: Bytes, starts: Ints, sizes: Ints) -> Bytes:
+        """The blocks of several streams one after the other, behind room for one header."""
+        header = STREAM_HEADER.size
+        total = header + int(sizes.sum()) - header * sizes.size
+        if self._joint.size < total:
+            self._joint = np.empty(total, dtype=np.uint8)
+        at = header
+        for start, stop in zip((starts + header).tolist(), (starts + sizes).tolist(), strict=True):
+            self._joint[at : at + stop - start] = raw[start:stop]
+            at += stop - start
+        return self._joint[:total]
 
     def _decompress(self, data: Bytes, shuffled: Bytes) -> int:
         """Decompress all blocks to where they belong; returns the pixels of each."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Bytes = npt.NDArray[np.uint8]
 
-__all__ = ["bit_unshuffle", "block_fills_itself", "fletcher32", "join_streams", "unshuffle"]
+__all__ = ["bit_unshuffle", "block_fills_itself", "fletcher32", "streams_are_usual", "unshuffle"]
 
 FLETCHER_RUN = 360
 """So many 16 bit words can be added twice before 32 bits overflow."""
@@ -273,15 +273,17 @@ def block_fills_itself(stored: Bytes, total: int, block_bytes: int) -> bool:
 
 
 @jit
-def join_streams(
+def streams_are_usual(
     raw: Bytes,
     starts: npt.NDArray[np.int64],
     sizes: npt.NDArray[np.int64],
     total: int,
     block_bytes: int,
-    out: Bytes,
-) -> int:
-    """Put the blocks of several streams of LZ4 blocks one after the other, without their headers.
+) -> bool:
+    """Whether streams of LZ4 blocks become one if they follow each other without their headers.
+
+    Not so if some stream decodes to another size or with other blocks than expected, does not end with its
+    last block, or has a block that `block_fills_itself`.
 
     Parameters
     ----------
@@ -293,45 +295,31 @@ def join_streams(
         Bytes that each stream decodes to, a multiple of `block_bytes`.
     block_bytes : int
         Bytes that each block decodes to.
-    out : array of uint8
-        Receives the blocks.
-
-    Returns
-    -------
-    int
-        Bytes written; -1 if some stream is not as expected, or has a block that `block_fills_itself`, or if
-        `out` is too small.
     """
-    at_out = 0
     for k in range(starts.size):
         start, stop = starts[k], starts[k] + sizes[k]
         if sizes[k] < 12:
-            return -1
+            return False
         found_total, found_block = 0, 0
         for i in range(8):
             found_total = (found_total << 8) | raw[start + i]
         for i in range(8, 12):
             found_block = (found_block << 8) | raw[start + i]
         if found_total != total or found_block != block_bytes:
-            return -1
+            return False
         at = start + 12
         for _ in range(total // block_bytes):
             if at + 4 > stop:
-                return -1
+                return False
             size = 0
             for i in range(4):
                 size = (size << 8) | raw[at + i]
             at += 4 + size
             if size == block_bytes or at > stop:
-                return -1
+                return False
         if at != stop:
-            return -1
-        n = stop - start - 12
-        if at_out + n > out.size:
-            return -1
-        out[at_out : at_out + n] = raw[start + 12 : stop]
-        at_out += n
-    return at_out
+            return False
+    return True
 
 
 @jit
