@@ -26,6 +26,7 @@ from libertem.io.dataset.base.backends.rawio import RawFile, as_dataset_error
 from libertem.io.dataset.base.dataset import DataSet
 from libertem.io.dataset.base.decode import Decoder
 from libertem.io.dataset.base.files import FileSet
+from libertem.io.dataset.base.lazymetadata import LazyMetadata
 from libertem.io.dataset.base.meta import DataSetMeta
 from libertem.io.dataset.base.metadata import NO_METADATA, Metadata
 from libertem.io.dataset.base.packing import PackedDecoder, Packing
@@ -77,7 +78,7 @@ class FrameFacts:
     """Where the scan starts according to the file, for users who do not say (None)."""
 
     metadata: Metadata = NO_METADATA
-    """What the files say about the experiment."""
+    """What the files say about the experiment, if that is known without reading more of them."""
 
 
 @dataclass(frozen=True)
@@ -244,6 +245,7 @@ class FrameFileDataSet(DataSet):
         self._sig_shape = None if sig_shape is None else check_shape(sig_shape, "sig_shape", path=where)
         self._sync_offset = integer_sync_offset(sync_offset, path=where)
         self._facts: FrameFacts | None = None
+        self._metadata = LazyMetadata()
 
     @classmethod
     def _check_backend(cls, io_backend: Any) -> IOBackend | None:
@@ -264,6 +266,14 @@ class FrameFileDataSet(DataSet):
     def _get_fileset(self) -> FileSet:
         """Where the frames lie."""
         raise NotImplementedError
+
+    def _read_metadata(self) -> Metadata:
+        """Read what the files say about the experiment; called once, when somebody asks for it.
+
+        A field that is damaged or not understood is left out.
+        """
+        assert self._facts is not None
+        return self._facts.metadata
 
     def _get_packing(self) -> Packing | None:
         """How pixels are packed; None for plain ones."""
@@ -340,6 +350,7 @@ class FrameFileDataSet(DataSet):
         for notice in facts.notices:
             warnings.warn(notice, RuntimeWarning, stacklevel=2)
         self._facts = facts
+        self._metadata = LazyMetadata(executor)
         self._image_count = facts.image_count
         shape = (*self._fit_nav_shape(facts), *self._fit_sig_shape(facts))
         sig_dims = len(self._fit_sig_shape(facts))
@@ -409,7 +420,7 @@ class FrameFileDataSet(DataSet):
         """What the files say; without the calibration of axes that the user has cut in another way."""
         self._initialized()
         assert self._facts is not None
-        metadata = self._facts.metadata
+        metadata = self._metadata.get(self._read_metadata)
         # A scan may end early or late, but its rows have to be those of the file.
         if self._nav_shape is not None and self._nav_shape[1:] != self._facts.nav_shape[1:]:
             metadata = replace(metadata, nav_axes=())

@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +27,14 @@ __all__ = [
     "Metadata",
     "Quantity",
     "Timestamp",
+    "axis_names",
     "axis_of",
+    "fill_axes",
+    "make_metadata",
     "plain_header",
     "quantity_of",
+    "timestamp_at",
+    "timestamp_of",
 ]
 
 LONGEST_LIST = 64
@@ -36,6 +42,13 @@ LONGEST_LIST = 64
 
 LONGEST_TEXT = 64 << 10
 """Longer texts in raw headers are cut, with a remark."""
+
+ISO_8601 = re.compile(
+    r"\s*(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,12}))?\s*(Z|[+-]\d\d:?\d\d)?\s*", re.ASCII
+)
+"""Year first: any other order of day, month and year differs from country to country."""
+
+EPOCH = datetime.datetime(1970, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -80,7 +93,7 @@ class Axis:
     name: str
     """Such as ``"y"``, ``"x"``, ``"ky"``, ``"time"``, ``"energy"``."""
     step: float
-    """From one element to the next, in SI; in elements if not calibrated."""
+    """From one element to the next, in SI; in elements if not calibrated. Negative if positions decrease."""
     unit: str = ""
     """As in `Quantity`; empty if not calibrated."""
     offset: float = 0.0
@@ -169,9 +182,49 @@ class Metadata:
 NO_METADATA = Metadata()
 
 
-def _bare_axes(n_dims: int, prefix: str) -> tuple[Axis, ...]:
+MAIN_QUANTITIES = {"voltage": "V", "camera_length": "m", "exposure_time": "s", "frame_period": "s"}
+"""Fields of `Metadata` and their units; nothing else than positive numbers makes sense there."""
+
+
+def make_metadata(found: Iterable[tuple[str, Any, str, str]], **known: Any) -> Metadata:
+    """Metadata from what a header says.
+
+    Parameters
+    ----------
+    found : iterable of (name, value, unit, source)
+        Name in the words of this library; the others as found. What is no number with a known unit is left
+        out, also what has another unit than a field of that name. Of several with the same name, the first
+        counts.
+    known
+        Other fields of `Metadata`.
+    """
+    quantities: dict[str, Quantity] = {}
+    for name, value, unit, source in found:
+        known_unit = parse_unit(unit)
+        needs = MAIN_QUANTITIES.get(name, "" if known_unit is None else known_unit[1])
+        quantity = quantity_of(value, unit, source, needs=needs)
+        if quantity is not None and (name not in MAIN_QUANTITIES or quantity.value > 0):
+            quantities.setdefault(name, quantity)
+    main: dict[str, Any] = {name: quantities.pop(name, None) for name in MAIN_QUANTITIES}
+    return Metadata(**main, extra=quantities, **known)
+
+
+def axis_names(n_dims: int, prefix: str = "") -> tuple[str, ...]:
+    """Names of scan axes, or with prefix ``"k"`` of detector axes, outermost first."""
     names = ("y", "x") if n_dims == 2 else ("x",) if n_dims == 1 else tuple(str(i) for i in range(n_dims))
-    return tuple(Axis(name=prefix + name, step=1.0) for name in names)
+    return tuple(prefix + name for name in names)
+
+
+def fill_axes(axes: Sequence[Axis | None], prefix: str = "") -> tuple[Axis, ...]:
+    """All of the axes, those that are None not calibrated; none at all if that would be all of them."""
+    if all(axis is None for axis in axes):
+        return ()
+    bare = _bare_axes(len(axes), prefix)
+    return tuple(other if axis is None else axis for axis, other in zip(axes, bare, strict=True))
+
+
+def _bare_axes(n_dims: int, prefix: str) -> tuple[Axis, ...]:
+    return tuple(Axis(name=name, step=1.0) for name in axis_names(n_dims, prefix))
 
 
 def quantity_of(value: Any, unit: str, source: str, *, needs: str) -> Quantity | None:
@@ -191,7 +244,7 @@ def quantity_of(value: Any, unit: str, source: str, *, needs: str) -> Quantity |
     known = ("", "") if needs == "" and not unit else parse_unit(unit)
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     if known is None or known[1] != needs or not math.isfinite(number):
         return None
@@ -200,11 +253,11 @@ def quantity_of(value: Any, unit: str, source: str, *, needs: str) -> Quantity |
     # Powers of ten are exact as long as they are not negative: 25 nm are 2.5e-08 and not the number after it.
     exact = factor < 1 and math.isclose(inverse * factor, 1.0, rel_tol=1e-15)
     scaled = number / inverse if exact else number * factor
-    return Quantity(scaled, needs, source)
+    return Quantity(scaled, needs, source) if math.isfinite(scaled) else None
 
 
 def axis_of(name: str, step: Any, unit: str, source: str, *, offset: Any = 0.0) -> Axis | None:
-    """Axis of what a header says; None if the unit is not known or the step is no positive number.
+    """Axis of what a header says; None if the unit is not known or the step is no number other than zero.
 
     Parameters
     ----------
@@ -213,10 +266,11 @@ def axis_of(name: str, step: Any, unit: str, source: str, *, offset: Any = 0.0) 
     step, offset : float
         As found; the offset is the position of element 0.
     unit : str
-        As found.
+        As found. ``A`` is an Ångström here: no axis is calibrated in amperes.
     source : str
         Where it was found.
     """
+    unit = "Å" if unit.strip() == "A" else unit
     known = parse_unit(unit)
     if known is None:
         return None
@@ -225,6 +279,57 @@ def axis_of(name: str, step: Any, unit: str, source: str, *, offset: Any = 0.0) 
     if found is None or found.value == 0:
         return None
     return Axis(name, found.value, known[1], 0.0 if start is None else start.value, source)
+
+
+def timestamp_of(text: Any, source: str) -> Timestamp | None:
+    """Time of an ISO 8601 text, as in ``2021-05-07T16:51:10.905800928Z``; None if it is something else.
+
+    Parameters
+    ----------
+    text : str
+        As found. Digits beyond microseconds are cut off; without time zone it is taken for local time.
+    source : str
+        Where it was found.
+    """
+    match = ISO_8601.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        return None
+    *date_and_time, fraction, zone = match.groups()
+    year, month, day, hour, minute, second = map(int, date_and_time)
+    microsecond = int((fraction or "").ljust(6, "0")[:6])
+    try:
+        when = datetime.datetime(year, month, day, hour, minute, second, microsecond)
+        return Timestamp(when.replace(tzinfo=_zone(zone)), source)
+    except ValueError:
+        # The 31st of June, or a time zone of 99 hours.
+        return None
+
+
+def _zone(text: str | None) -> datetime.timezone | None:
+    if text is None:
+        return None
+    if text == "Z":
+        return datetime.timezone.utc
+    offset = datetime.timedelta(hours=int(text[1:3]), minutes=int(text[-2:]))
+    return datetime.timezone(-offset if text[0] == "-" else offset)
+
+
+def timestamp_at(seconds: Any, source: str) -> Timestamp | None:
+    """Time that a file counts in seconds since 1970, in UTC; None if it says nothing (0) or nonsense.
+
+    Parameters
+    ----------
+    seconds : float
+        As found.
+    source : str
+        Where it was found.
+    """
+    try:
+        when = EPOCH + datetime.timedelta(seconds=float(seconds))
+    except (TypeError, ValueError, OverflowError):
+        return None
+    known = when > EPOCH
+    return Timestamp(when.replace(tzinfo=datetime.timezone.utc), source) if known else None
 
 
 def plain_header(fields: Mapping[Any, Any]) -> dict[str, Any]:
@@ -248,7 +353,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, np.generic):
-        return _plain(value.item())
+        item = value.item()
+        # Python has no counterpart to some, such as long doubles.
+        return str(item) if isinstance(item, np.generic) else _plain(item)
     if isinstance(value, np.ndarray | list | tuple):
         return _plain_list(value)
     if isinstance(value, bytes | bytearray | memoryview):

@@ -5,6 +5,7 @@
 | `header`  | layout of the files, frame header, kinds of pixels                 |
 | `hdr`     | the ``.hdr`` file                                                  |
 | `files`   | which files belong together, in which order                        |
+| `metadata`| what they say about the experiment                                |
 | `words`   | words in unaligned memory, for the kernels                         |
 | `kernels` | raw pixels to numbers                                              |
 | `dataset` | the data set                                                       |

@@ -19,9 +19,11 @@ from libertem.io.dataset.base.framefile import (
     check_extension,
     renamed_parameter,
 )
+from libertem.io.dataset.base.metadata import Metadata
 from libertem.io.dataset.base.packing import Packing
 from libertem.io.dataset.mib.files import MIBFacts, count_frames, inspect_acquisition
 from libertem.io.dataset.mib.header import PIXELS_PER_WORD, Encoding
+from libertem.io.dataset.mib.metadata import read_metadata
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -182,6 +184,10 @@ class MIBDataSet(FrameFileDataSet):
         return inspect_acquisition(
             self._path, disable_glob=self._disable_glob, needs_nav_shape=self._nav_shape is None
         )
+
+    def _read_metadata(self) -> Metadata:
+        assert self._facts is not None
+        return read_metadata(self._path, self._facts)
 
     def _get_packing(self) -> Packing | None:
         """How raw pixels are stored, None for integers."""

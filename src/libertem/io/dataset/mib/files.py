@@ -22,7 +22,7 @@ from libertem.io.dataset.base.framefile import FrameFacts, file_size, read_head
 from libertem.io.dataset.mib.hdr import AcquisitionHeader, is_valid_hdr, read_hdr
 from libertem.io.dataset.mib.header import MAGIC, Encoding, MIBHeader, choose_encoding, parse_header
 
-__all__ = ["MIBFacts", "count_frames", "find_files", "inspect_acquisition"]
+__all__ = ["MIBFacts", "count_frames", "find_files", "find_hdr", "inspect_acquisition"]
 
 HEAD_BYTES = 1 << 10
 """Holds the header of six chips; longer ones are read again."""
@@ -160,12 +160,17 @@ def _no_frames(folder: str, names: list[str]) -> HeaderError:
 
 def _depth_from_hdr(path: str, hdr: AcquisitionHeader | None) -> int | None:
     """Counter depth for frame headers that do not have it."""
-    if hdr is not None:
-        return hdr.counter_depth
+    if hdr is None:
+        hdr = find_hdr(path)
+    return None if hdr is None else hdr.counter_depth
+
+
+def find_hdr(path: str) -> AcquisitionHeader | None:
+    """The ``.hdr`` file beside a ``.mib`` file; None if there is none."""
     stem = os.path.splitext(path)[0]
     for candidate in dict.fromkeys((f"{stem}.hdr", f"{stem.rstrip(DIGITS)}.hdr")):
         if is_valid_hdr(candidate):
-            return read_hdr(candidate).counter_depth
+            return read_hdr(candidate)
     return None
 
 

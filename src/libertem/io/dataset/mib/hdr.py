@@ -18,7 +18,8 @@ Source: files of software 0.67 to 1.6, with line ends of either kind.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from libertem.common.math import prod
 from libertem.exceptions import DataSetException, HeaderError, ShapeError
@@ -53,6 +54,9 @@ class AcquisitionHeader:
     """Bits of the counters."""
 
     software_version: str
+
+    values: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """All lines, by key as it stands in the file."""
 
     def nav_shape(self, image_count: int, *, path: str) -> tuple[int, ...]:
         """Shape of the scan, ``(image_count,)`` if the numbers in the file give none.
@@ -109,11 +113,12 @@ def parse_hdr(raw: bytes, *, path: str) -> AcquisitionHeader:
             expected=repr(MAGIC),
             hint="other formats use the same extension; name the type yourself, or open a .mib file",
         )
-    values = {}
+    lines = {}
     for line in raw.decode("latin-1").splitlines():
         key, colon, value = line.partition(":")
         if colon:
-            values[key.strip().lower()] = value.strip()
+            lines[key.strip()] = value.strip()
+    values = {key.lower(): value for key, value in lines.items()}
     height, width = (_number(values.get(key)) for key in ("scany", "scanx"))
     return AcquisitionHeader(
         scan_shape=(height, width) if height and width else None,
@@ -121,6 +126,7 @@ def parse_hdr(raw: bytes, *, path: str) -> AcquisitionHeader:
         frames_per_trigger=_number(values.get("frames per trigger (number)")),
         counter_depth=_number(values.get("counter depth (number)")),
         software_version=values.get("software version", "")[:40],
+        values=lines,
     )
 
 
