@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from libertem.analysis.getroi import get_roi
+from libertem.common.html import Html, box, facts, look, never_failing, product, table
 from libertem.viz.images import encode_image
 
 if TYPE_CHECKING:
@@ -79,6 +80,9 @@ class AnalysisResult:
     def __repr__(self) -> str:
         return f"<AnalysisResult: {self.key}>"
 
+    def _repr_html_(self) -> str | None:
+        return never_failing(lambda: box(self.title, facts(_description(self)), remark=self.key))
+
 
 class AnalysisResultSet:
     """Results of an analysis, by name (``results.intensity``, ``results["intensity"]``) or number.
@@ -124,6 +128,31 @@ class AnalysisResultSet:
 
     def __repr__(self) -> str:
         return repr(self.results)
+
+    def _repr_html_(self) -> str | None:
+        return never_failing(self._html)
+
+    def _html(self) -> str:
+        rows = []
+        for result in self.results:
+            known = dict(_description(result))
+            rows.append((result.key, result.title, known["shape"], known["dtype"], known.get("", "")))
+        return box("Results of an analysis", table(("key", "result", "shape", "dtype", ""), rows))
+
+
+def _description(result: AnalysisResult) -> list[tuple[str, Any]]:
+    """What notebooks show of a result; the look of it has no name."""
+    # Fields of vectors are tuples of arrays.
+    parts = [np.asarray(part) for part in result.raw_data] if isinstance(result.raw_data, tuple) else []
+    data = parts[0] if parts else np.asarray(result.raw_data)
+    shape = product(data.shape)
+    rows: list[tuple[str, Any]] = [
+        ("description", result.desc),
+        ("shape", f"{len(parts)} of {shape}" if parts else shape),
+        ("dtype", data.dtype),
+    ]
+    shown = Html("".join(look(part, True, alt=result.title) for part in parts or [data]))
+    return [*rows, ("", shown)] if shown else rows
 
 
 class BaseAnalysis:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from libertem.common.arrays import NUMPY, for_backend, to_dense
+from libertem.common.html import PICTURE_PX, beside, box, facts, look, never_failing, product
 from libertem.common.math import prod
 from libertem.common.shape import Shape
 from libertem.common.slice import Slice
@@ -326,6 +327,22 @@ class BufferWrapper:
         return (
             f"<{type(self).__name__} kind={self._kind} dtype={self._dtype} extra_shape={self._extra_shape}>"
         )
+
+    def _repr_html_(self) -> str | None:
+        return never_failing(self._html)
+
+    def _html(self) -> str:
+        if self._data is None:
+            return box(type(self).__name__, facts([("kind", self._kind), ("dtype", self._dtype)]))
+        data = np.asarray(self.data)
+        rows = [
+            ("kind", self._kind),
+            ("shape", product(data.shape)),
+            ("dtype", self._dtype),
+            ("valid", f"{100 * float(np.mean(self.valid_mask)):.4g} %"),
+        ]
+        shown = look(data, self.valid_mask, alt=type(self).__name__, size_px=PICTURE_PX)
+        return box("Result", beside(shown, facts(rows)) if shown else facts(rows), remark="use .data")
 
 
 class PreallocBufferWrapper(BufferWrapper):

@@ -16,6 +16,7 @@ from libertem.common.buffers import (
     BufferUse,
     BufferWrapper,
 )
+from libertem.common.html import never_failing
 from libertem.common.math import flat_nonzero
 from libertem.common.protocols import TilingPreferences, TilingSize, UDFMethod
 from libertem.common.shape import Shape
@@ -23,6 +24,7 @@ from libertem.common.slice import Slice
 from libertem.exceptions import UDFException
 from libertem.io.dataset.base.tile import DataTile
 from libertem.udf.data import MergeAttrMapping, UDFData, check_cast
+from libertem.udf.describe import udf_html
 from libertem.udf.meta import UDFMeta
 from libertem.udf.shared import Shared
 
@@ -287,6 +289,9 @@ class UDF:
         """`arr` as the kind of array that `target` is, in its shape. No broadcasting."""
         return make_like(arr, target)
 
+    def _repr_html_(self) -> str | None:
+        return never_failing(lambda: udf_html(self))
+
     # --- for the runner ---
 
     def _begin_blocks(self) -> None:
@@ -306,6 +311,10 @@ class UDF:
     def _can_process_blocks(self, stored_dtype: np.dtype[Any]) -> bool:
         """Whether `_process_block` gives the documented results for this dtype and these parameters."""
         return False
+
+    def _can_process_sparse_blocks(self, stored_dtype: np.dtype[Any]) -> bool:
+        """The same for `_process_sparse_block`."""
+        return self._can_process_blocks(stored_dtype)
 
     def _merge_frames(self, start: int, stop: int, source: Any) -> None:
         """Merge the arrays of some frames, counted from the start of the buffers."""

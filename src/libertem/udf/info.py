@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from libertem.common.html import Html, box, facts, table
+from libertem.udf.describe import input_dtype
 from libertem.udf.runner import UDFRunner
 
 if TYPE_CHECKING:
@@ -39,38 +38,26 @@ class UDFInfo:
         """Ask a UDF. Nothing is read."""
         declared = UDFRunner.inspect_udf(udf=udf, dataset=dataset, roi=roi)
         backends = udf.get_backends()
-        dtype = udf.get_preferred_input_dtype()
         return cls(
             title=type(udf).__name__,
             method=udf.get_method().value,
             backends=(backends,) if isinstance(backends, str) else tuple(backends),
-            dtype="native" if dtype is udf.USE_NATIVE_DTYPE else str(np.dtype(dtype)),
+            dtype=input_dtype(udf),
             buffers={name: buffer for name, buffer in declared.items() if buffer.use != "private"},
         )
 
     def _repr_html_(self) -> str:
-        general = {
-            "Processing method": self.method,
-            "Compute backends": ", ".join(self.backends),
-            "Preferred input dtype": self.dtype,
-        }
-        facts = "".join(
-            f"<tr><th>{name}</th><td>{escape(value)}</td></tr>" for name, value in general.items()
+        general = [
+            ("Processing method", self.method),
+            ("Compute backends", ", ".join(self.backends)),
+            ("Preferred input dtype", self.dtype),
+        ]
+        results = table(
+            ("Name", "Kind", "Extra shape", "Concrete shape", "dtype"),
+            [
+                (name, buffer.kind, buffer.extra_shape, buffer.shape, buffer.dtype)
+                for name, buffer in self.buffers.items()
+            ],
         )
-        rows = "".join(
-            "<tr>" + "".join(f"<td>{escape(str(value))}</td>" for value in self._row(name)) + "</tr>"
-            for name in self.buffers
-        )
-        heads = "".join(
-            f"<th>{name}</th>" for name in ("Name", "Kind", "Extra shape", "Concrete shape", "dtype")
-        )
-        return (
-            f"<h2>{escape(self.title)}</h2>"
-            f"<h3>General</h3><table><tbody>{facts}</tbody></table>"
-            "<h3>Result types</h3><p>Note: these may vary with different data sets</p>"
-            f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
-        )
-
-    def _row(self, name: str) -> tuple[Any, ...]:
-        buffer = self.buffers[name]
-        return name, buffer.kind, buffer.extra_shape, buffer.shape, buffer.dtype
+        note = Html('<div style="margin:8px 0 2px">Results, for this data set</div>')
+        return box(self.title, facts(general), note, results)

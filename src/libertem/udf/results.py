@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from libertem.common.buffers import ArrayWithMask, BufferWrapper, PreallocBufferWrapper
+from libertem.common.html import never_failing
 from libertem.exceptions import UDFException
+from libertem.udf.describe import all_results_html, results_html
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -19,6 +21,22 @@ if TYPE_CHECKING:
 __all__ = ["UDFResultDict", "UDFResults", "collect_results"]
 
 UDFResultDict: TypeAlias = Mapping[str, BufferWrapper]
+
+
+class ShownResults(dict[str, BufferWrapper]):
+    """The dict of results that a run returns, which notebooks show as a table."""
+
+    def _repr_html_(self) -> str | None:
+        return never_failing(lambda: results_html(self))
+
+
+class ShownRun(tuple[UDFResultDict, ...]):
+    """The tuple of results that a run of several UDFs returns, which notebooks show as tables."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str | None:
+        return never_failing(lambda: all_results_html(self))
 
 
 class UDFResults:
@@ -33,13 +51,16 @@ class UDFResults:
     """
 
     def __init__(self, buffers: Any, damage: BufferWrapper) -> None:
-        self._buffers = tuple(buffers)
+        self._buffers = ShownRun(buffers)
         self.damage = damage
 
     @property
     def buffers(self) -> tuple[UDFResultDict, ...]:
         """One dict per UDF."""
         return self._buffers
+
+    def _repr_html_(self) -> str | None:
+        return never_failing(lambda: all_results_html(self.buffers, covered=self.damage.data))
 
 
 class UDFResultsLazy(UDFResults):
@@ -53,7 +74,7 @@ class UDFResultsLazy(UDFResults):
     def buffers(self) -> tuple[UDFResultDict, ...]:
         """One dict per UDF."""
         if self._compute is not None:
-            self._buffers = self._compute()
+            self._buffers = ShownRun(self._compute())
             self._compute = None
         return self._buffers
 
@@ -83,7 +104,7 @@ def collect_results(udf: UDF, valid: npt.NDArray[np.bool_], *, copy_needed: bool
         buffer.set_shape_ds(udf.meta.dataset_shape, udf.meta.roi)
         if name not in returned and buffer.use is None:
             returned[name] = merged.raw_data
-    results: dict[str, BufferWrapper] = {}
+    results = ShownResults()
     for name, value in returned.items():
         if name not in declared:
             raise UDFException(f"get_results returned '{name}', which get_result_buffers does not declare")

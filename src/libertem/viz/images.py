@@ -13,7 +13,14 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-__all__ = ["encode_image", "make_cyclic_map", "rgb_from_2dvector", "robust_limits", "visualize_simple"]
+__all__ = [
+    "encode_image",
+    "make_cyclic_map",
+    "real_values",
+    "rgb_from_2dvector",
+    "robust_limits",
+    "visualize_simple",
+]
 
 DEFAULT_COLORMAP = "gist_earth"
 
@@ -32,6 +39,11 @@ WHITE_U, WHITE_V = 0.19784, 0.46834
 XYZ_TO_RGB = np.array(
     [[3.2406, -1.5372, -0.4986], [-0.9689, 1.8758, 0.0415], [0.0557, -0.2040, 1.0570]],
 )
+
+
+def real_values(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """What can be drawn: the modulus of complex numbers, all others as they are."""
+    return np.abs(values) if np.iscomplexobj(values) else values
 
 
 def robust_limits(data: npt.NDArray[Any], valid: npt.NDArray[np.bool_] | bool = True) -> tuple[float, float]:

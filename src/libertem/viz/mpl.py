@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from libertem.viz.base import Live2DPlot
-from libertem.viz.images import robust_limits
+from libertem.viz.images import real_values, robust_limits
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -59,7 +59,7 @@ class MPLLive2DPlot(Live2DPlot):
         import matplotlib.pyplot as plt
 
         self.fig, self.axes = plt.subplots()
-        self.im_obj = self.axes.imshow(_real(self.data), **self._imshow_options)
+        self.im_obj = self.axes.imshow(real_values(self.data), **self._imshow_options)
         self.axes.set_title(self.title)
         if mpl.get_backend().lower() not in ("agg", "cairo", "pdf", "pgf", "ps", "svg", "template"):
             plt.show(block=False)
@@ -71,7 +71,7 @@ class MPLLive2DPlot(Live2DPlot):
                 "Plot is not displayed, not plotting. Call display() to display the plot.", stacklevel=3
             )
             return
-        data = _real(self.data)
+        data = real_values(self.data)
         if data.ndim == 2:
             self.im_obj.set_clim(*robust_limits(np.ma.getdata(data), damage))
         self.im_obj.set_data(data)
@@ -80,8 +80,3 @@ class MPLLive2DPlot(Live2DPlot):
         else:
             self.fig.canvas.draw_idle()
         self.fig.canvas.flush_events()
-
-
-def _real(data: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Numbers that an image can show: the magnitude of complex ones."""
-    return np.abs(data) if np.iscomplexobj(data) else data
