@@ -39,6 +39,7 @@ FACES: dict[str, dict[str, str]] = {
         ),
         "libertem.exceptions": "ExecutorError JobCancelledError",
         "libertem.executor.base": "AsyncJobExecutor Environment JobExecutor",
+        "libertem.executor.process_queue": "SimpleMPWorkerQueue",
     },
     "libertem.common.sparse": {
         "libertem.common.arrays": "is_sparse sparse_to_coo to_dense to_sparse",

@@ -11,6 +11,7 @@ from libertem.common.taskcomm import (
 )
 from libertem.exceptions import ExecutorError, JobCancelledError
 from libertem.executor.base import AsyncJobExecutor, Environment, JobExecutor
+from libertem.executor.process_queue import SimpleMPWorkerQueue
 
 GenericTaskProtocol = TaskProtocol
 
@@ -22,6 +23,7 @@ __all__ = [
     "JobCancelledError",
     "JobExecutor",
     "NoopCommHandler",
+    "SimpleMPWorkerQueue",
     "SimpleWorkerQueue",
     "TaskCommHandler",
     "TaskProtocol",

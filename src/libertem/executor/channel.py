@@ -13,6 +13,7 @@ copied into a pickle nor out of it.
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import socket
 import struct
@@ -111,9 +112,16 @@ class Channel:
             pass
 
     def close(self) -> None:
-        """Release the connection; nobody may be receiving any more."""
-        self._reader.close()
-        self._socket.close()
+        """Release the connection; nobody may be receiving any more. Threads that are sending get an error."""
+        self.shutdown()
+        with self._lock:
+            self._reader.close()
+            self._socket.close()
+
+    def leave(self) -> None:
+        """Leave the connection to the process from which this one was forked."""
+        # Locks may be held by threads that this process does not have.
+        os.close(self._socket.detach())
 
 
 def pack(obj: Any) -> list[Any]:
