@@ -173,7 +173,7 @@ def test_files_that_are_being_written_can_be_read(path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["?", "i1", "u4", ">u4", "i8", "u8", "f2", ">f4", "f8", "c8", ">c16"])
-@pytest.mark.parametrize("chunks", [None, (1, 3, 5, 6)])
+@pytest.mark.parametrize("chunks", [None, (1, 3, 5, 6), (2, 3, 5, 4)])
 def test_all_numbers_are_read(dtype: str, chunks: Any, path: Path) -> None:
     data = (RAMP % 120).astype(dtype)
     ds = load_h5(write_hdf5(path, data, chunks=chunks, filters="gzip-shuffle"))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from libertem.io.dataset.hdf5.kernels import (
     bit_unshuffle,
     block_fills_itself,
+    copy_rows,
     fletcher32,
     streams_are_usual,
     unshuffle,
@@ -156,3 +157,15 @@ def test_streams_of_usual_blocks_can_be_joined() -> None:
 )
 def test_streams_that_are_not_alike_are_not_joined(other: Bytes) -> None:
     assert not are_usual([stream([5, 7], 200, 100), other], 200, 100)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "u4", "u8"])
+def test_rows_are_copied_to_their_places(dtype: str) -> None:
+    src = noise(480).view(dtype)
+    dst = np.zeros(600, dtype=dtype)
+    starts = np.array([0, 7, 20])
+    copy_rows(src, starts, dst, 3, 100 * starts[::-1] // 7, 5)
+    expected = np.zeros_like(dst)
+    for a, b in zip(starts, 100 * starts[::-1] // 7, strict=True):
+        expected[3 + b : 8 + b] = src[a : a + 5]
+    np.testing.assert_array_equal(dst, expected)

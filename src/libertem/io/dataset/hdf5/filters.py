@@ -40,9 +40,10 @@ if TYPE_CHECKING:
     Bytes = npt.NDArray[np.uint8]
     Ints = npt.NDArray[np.int64]
 
-__all__ = ["ChunkDecoder", "Filter", "filter_name", "why_not_decodable"]
+__all__ = ["KERNELS", "ChunkDecoder", "Filter", "filter_name", "why_not_decodable"]
 
 KERNELS = "libertem.io.dataset.hdf5.kernels"
+"""Module with compiled functions, which takes a while to load."""
 
 DEFLATE, SHUFFLE, FLETCHER32 = 1, 2, 3
 LZF, BLOSC, LZ4, BITSHUFFLE, ZSTD = 32000, 32001, 32004, 32008, 32015

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Bytes = npt.NDArray[np.uint8]
 
-__all__ = ["bit_unshuffle", "block_fills_itself", "fletcher32", "streams_are_usual", "unshuffle"]
+__all__ = ["bit_unshuffle", "block_fills_itself", "copy_rows", "fletcher32", "streams_are_usual", "unshuffle"]
 
 FLETCHER_RUN = 360
 """So many 16 bit words can be added twice before 32 bits overflow."""
@@ -94,6 +94,35 @@ def unshuffle(planes: Bytes, item: int, out: Bytes) -> None:
         _merge_any(planes, n, item, whole)
     # What does not fill a pixel is stored as it is.
     out[n * item :] = planes[n * item :]
+
+
+@jit
+def copy_rows(
+    src: npt.NDArray[Any],
+    src_starts: npt.NDArray[np.int64],
+    dst: npt.NDArray[Any],
+    base: int,
+    dst_starts: npt.NDArray[np.int64],
+    n: int,
+) -> None:
+    """Copy rows of `n` items each; NumPy takes longer for the overhead of short rows than for their content.
+
+    Parameters
+    ----------
+    src, dst : array
+        1D, of the same dtype.
+    src_starts : array of int64
+        Where the rows begin.
+    base, dst_starts : int, array of int64
+        Where they go: `base` is added to all of them.
+    n : int
+        Items per row.
+    """
+    for k in range(src_starts.size):
+        source = src[src_starts[k] : src_starts[k] + n]
+        target = dst[base + dst_starts[k] : base + dst_starts[k] + n]
+        for i in range(n):
+            target[i] = source[i]
 
 
 @jit

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -17,7 +18,7 @@ from libertem.common.math import prod
 from libertem.exceptions import DataSetException
 from libertem.io.dataset.base.backends.rawio import RawFile
 from libertem.io.dataset.hdf5.chunktable import chunk_table
-from libertem.io.dataset.hdf5.filters import ChunkDecoder
+from libertem.io.dataset.hdf5.filters import KERNELS, ChunkDecoder
 from libertem.io.dataset.hdf5.library import as_hdf5_error, open_hdf5
 from libertem.io.dataset.hdf5.units import ChunkPlace
 
@@ -37,8 +38,14 @@ MAX_GAP = 64 << 10
 MAX_SPAN = 16 << 20
 """Chunks that lie next to each other are read together up to this size."""
 
-JOINT_BYTES = 1 << 20
+JOINT_BYTES = 1 << 19
 """So many bytes are decoded together, if the filters allow that."""
+
+SHORT_ROW_BYTES = 4096
+"""NumPy copies rows of this size as fast as memory allows."""
+
+MIN_ROWS = 16
+"""Fewer rows are not worth a call of a compiled function."""
 
 AHEAD_BYTES = 16 << 20
 """The system is asked to fetch so many bytes before they are needed."""
@@ -83,6 +90,61 @@ def open_reader(piece: H5Piece, frames: Ints) -> Reader:
     return ChunkReader(piece, frames) if piece.layout.access == "chunks" else LibraryReader(piece)
 
 
+class _Content(NamedTuple):
+    """What a chunk holds."""
+
+    stored: Bytes | None
+    """As in the file; None if it was never written."""
+    chunk: int
+    """Its number among those that are read."""
+    decoded: npt.NDArray[Any] | None
+    """As an array, if it has been decoded already."""
+
+
+class _RowCopier:
+    """Copies chunks to their places in frames.
+
+    Parameters
+    ----------
+    dtype : np.dtype
+        Of the pixels.
+    """
+
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        self._unit = np.dtype(f"u{min(dtype.itemsize, 8)}")
+        self._per_px = dtype.itemsize // self._unit.itemsize
+        self._starts: dict[tuple[Any, ...], tuple[Ints, Ints]] = {}
+
+    def copy(self, chunk: npt.NDArray[Any], target: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
+        """Copy a chunk.
+
+        Parameters
+        ----------
+        chunk : array
+            Contiguous.
+        target : array
+            A part of `out` for the beginning of the chunk along each axis.
+        out : array
+            Contiguous.
+        """
+        n = target.shape[-1]
+        if n * target.itemsize > SHORT_ROW_BYTES or target.size < MIN_ROWS * n:
+            target[...] = chunk[tuple(slice(extent) for extent in target.shape)]
+            return
+        key = (target.shape, target.strides)
+        if key not in self._starts:
+            self._starts[key] = (
+                _row_starts(target.shape, chunk.strides, self._unit.itemsize),
+                _row_starts(target.shape, target.strides, self._unit.itemsize),
+            )
+        src_starts, dst_starts = self._starts[key]
+        base = (_address(target) - _address(out)) // self._unit.itemsize
+        src, dst = chunk.reshape(-1).view(self._unit), out.reshape(-1).view(self._unit)
+        # Loads numba, which other files do not need.
+        kernels = import_module(KERNELS)
+        kernels.copy_rows(src, src_starts, dst, base, dst_starts, n * self._per_px)
+
+
 class ChunkReader:
     """Reads chunks at their places in the file and decodes them.
 
@@ -121,7 +183,9 @@ class ChunkReader:
         # Of each unit, the number of its first chunk among those that are read.
         self._first_of = {start: i * self._relative.size for i, start in enumerate(starts.tolist())}
         self._decoder = ChunkDecoder(layout.filters, self._chunk_bytes)
+        self._per_call = max(1, JOINT_BYTES // self._chunk_bytes)
         self._chunk = np.empty(0, dtype=np.uint8)
+        self._rows = _RowCopier(piece.native_dtype)
         self._file = RawFile(piece.path)
         self._raw = np.empty(0, dtype=np.uint8)
         self._ahead = ReadAhead(self._file, self._offsets, self._sizes)
@@ -140,9 +204,16 @@ class ChunkReader:
                     jobs.append((first + k, place, portion))
         chunks = [job[0] for job in jobs]
         for first, stop, start in self._spans(chunks):
-            for chunk, place, portion in jobs[first:stop]:
-                raw = None if start < 0 else self._stored(chunk, start)
-                self._put(raw, chunk, place, portion, band, portion.rows_in(out))
+            for a in range(first, stop, self._per_call):
+                part = jobs[a : min(stop, a + self._per_call)]
+                together = None if start < 0 else self._decode_together([job[0] for job in part], start)
+                for k, (chunk, place, portion) in enumerate(part):
+                    content = _Content(
+                        stored=None if start < 0 else self._stored(chunk, start),
+                        chunk=chunk,
+                        decoded=None if together is None else together[k],
+                    )
+                    self._put(content, place, portion, band, portion.rows_in(out))
 
     def _read_run(self, chunks: list[int], out: Bytes) -> None:
         """Decode whole chunks one after the other."""
@@ -150,7 +221,7 @@ class ChunkReader:
         if not self._piece.layout.filters:
             self._read_plain(chunks, out)
             return
-        per_call = max(1, JOINT_BYTES // n_bytes)
+        per_call = self._per_call
         offsets, sizes = self._offsets[chunks], self._sizes[chunks]
         joint = per_call > 1 and not self._masks[chunks].any()
         for first, stop, start in self._spans(chunks):
@@ -165,6 +236,18 @@ class ChunkReader:
                 for k in range(a, b):
                     raw = self._stored(chunks[k], start)
                     self._decode(raw, chunks[k], out[k * n_bytes : (k + 1) * n_bytes])
+
+    def _decode_together(self, chunks: list[int], start: int) -> npt.NDArray[Any] | None:
+        """Chunks ``(n, *chunk)`` in memory that is used again, if they can be decoded in one call."""
+        if len(chunks) < 2 or self._masks[chunks].any():
+            return None
+        n_bytes = len(chunks) * self._chunk_bytes
+        if self._chunk.size < n_bytes:
+            self._chunk = np.empty(n_bytes, dtype=np.uint8)
+        out = self._chunk[:n_bytes]
+        if not self._decoder.decode_joint(self._raw, self._offsets[chunks] - start, self._sizes[chunks], out):
+            return None
+        return out.view(self._piece.native_dtype).reshape(len(chunks), *self._chunk_shape)
 
     def _read_plain(self, chunks: list[int], out: Bytes) -> None:
         """The same without filters: chunks are read to where they are needed."""
@@ -229,42 +312,39 @@ class ChunkReader:
 
     def _put(
         self,
-        raw: Bytes | None,
-        chunk: int,
+        content: _Content,
         place: ChunkPlace,
         portion: Portion,
         band: range,
         out: npt.NDArray[Any],
     ) -> None:
-        """Decode a chunk to its place in `out`."""
+        """Bring a chunk to its place in `out`."""
         sig = self._sig_place(place, band)
         n_along = (portion.stop - portion.start) // self._units.inner
         nav_shape = (n_along, *self._units.inner_shape)
         nav = (slice(None), *place.nav)
         if len(portion.keep) < portion.stop - portion.start:
             ids = np.arange(portion.start, portion.stop).reshape(nav_shape)[nav] - portion.keep.start
-            self._put_part(raw, chunk, ids, sig, out)
+            self._put_part(content, ids, sig, out)
             return
         target = out.reshape(nav_shape + out.shape[1:])[nav + sig]
-        if raw is None:
+        if content.stored is None:
             target[...] = self._fill
-        elif target.shape == self._chunk_shape and target.flags.c_contiguous:
-            self._decode(raw, chunk, target.reshape(-1).view(np.uint8))
+        elif content.decoded is None and target.shape == self._chunk_shape and target.flags.c_contiguous:
+            self._decode(content.stored, content.chunk, target.reshape(-1).view(np.uint8))
         else:
-            target[...] = self._decoded(raw, chunk)[tuple(slice(extent) for extent in target.shape)]
+            self._rows.copy(self._decoded(content), target, out)
 
-    def _put_part(
-        self, raw: Bytes | None, chunk: int, ids: Ints, sig: tuple[slice, ...], out: npt.NDArray[Any]
-    ) -> None:
+    def _put_part(self, content: _Content, ids: Ints, sig: tuple[slice, ...], out: npt.NDArray[Any]) -> None:
         """The same where only some frames have room. `ids` are the rows of `out` for those of the chunk."""
         kept = (ids >= 0) & (ids < out.shape[0])
         into: Any = (ids[kept], *sig)
-        if raw is None:
+        if content.stored is None:
             out[into] = self._fill
             return
         whole = tuple(slice(extent) for extent in ids.shape)
         part: Any = (slice(None), *(slice(s.stop - s.start) for s in sig))
-        out[into] = self._decoded(raw, chunk)[whole][kept][part]
+        out[into] = self._decoded(content)[whole][kept][part]
 
     def _sig_place(self, place: ChunkPlace, band: range) -> tuple[slice, ...]:
         """Place of a chunk in frames that are cut to a band."""
@@ -272,12 +352,16 @@ class ChunkReader:
         first = place.sig[0]
         return (slice(first.start - skipped, first.stop - skipped), *place.sig[1:])
 
-    def _decoded(self, raw: Bytes, chunk: int) -> npt.NDArray[Any]:
+    def _decoded(self, content: _Content) -> npt.NDArray[Any]:
         """The chunk as an array, in memory that is used again."""
+        if content.decoded is not None:
+            return content.decoded
+        assert content.stored is not None
         if not self._chunk.size:
             self._chunk = np.empty(self._chunk_bytes, dtype=np.uint8)
-        self._decode(raw, chunk, self._chunk)
-        return self._chunk.view(self._piece.native_dtype).reshape(self._chunk_shape)
+        chunk = self._chunk[: self._chunk_bytes]
+        self._decode(content.stored, content.chunk, chunk)
+        return chunk.view(self._piece.native_dtype).reshape(self._chunk_shape)
 
     def _decode(self, raw: Bytes, chunk: int, out: Bytes) -> None:
         try:
@@ -290,6 +374,18 @@ class ChunkReader:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _address(array: npt.NDArray[Any]) -> int:
+    return int(array.__array_interface__["data"][0])
+
+
+def _row_starts(shape: tuple[int, ...], strides: tuple[int, ...], item: int) -> Ints:
+    """Where rows along the last axis begin, in items, for strides in bytes."""
+    starts = np.zeros(1, dtype=np.int64)
+    for extent, stride in zip(shape[:-1], strides[:-1], strict=True):
+        starts = (starts[:, np.newaxis] + np.arange(extent) * (stride // item)).reshape(-1)
+    return starts
 
 
 def _strides(grid: tuple[int, ...]) -> tuple[int, ...]:
