@@ -1,28 +1,7 @@
 """Read blockfiles of NanoMegas (ASTAR, TopSPIN): scanning electron diffraction.
 
-The file starts with a header of 240 bytes without padding. Its byte order is that of the pixels;
-little-endian in all files seen.
-
-| offset | bytes | type     | meaning                                                             |
-|-------:|------:|----------|---------------------------------------------------------------------|
-|      0 |     6 | ascii    | ID, ``IMGBLO``                                                      |
-|      6 |     2 | u2       | magic: 0x0102, or 0x0103 (format 1.3)                               |
-|      8 |     4 | u4       | where the virtual bright field image starts; the note ends there    |
-|     12 |     4 | u4       | where the frame records start                                       |
-|     16 |     4 | u4       | unknown                                                             |
-|     20 |     2 | u2       | height and width of a frame, pixels                                 |
-|     22 |     2 | u2       | rotation of the frames                                              |
-|     24 |     4 | u2, u2   | NX, NY: width and height of the scan                                |
-|     28 |     2 | u2       | rotation of the scan, degrees · 100                                 |
-|     30 |    16 | f8, f8   | SX, SY: scan step, nm                                               |
-|     46 |     4 | u4       | beam energy, eV                                                     |
-|     50 |     2 | u2       | detector scale, pixels per cm · 100                                 |
-|     52 |     4 | u4       | camera length, mm · 10                                              |
-|     56 |     8 | f8       | time of acquisition, days                                           |
-|     64 |   176 | 22 of f8 | centering and distortion                                            |
-|    240 |       | text     | note, padded with NUL                                               |
-
-A frame record:
+Behind the header, see `libertem.io.headers.blo`, come a virtual bright field image, padding, and the frame
+records. A frame record:
 
 | offset | bytes | type     | meaning                                        |
 |-------:|------:|----------|------------------------------------------------|
@@ -37,11 +16,10 @@ Sources: files written by instruments and by RosettaSciIO. No public document de
 
 from __future__ import annotations
 
-import re
 import struct
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -51,158 +29,24 @@ from libertem.io.dataset.base.backends.contract import IOBackend
 from libertem.io.dataset.base.backends.rawio import RawFile
 from libertem.io.dataset.base.files import File, FileSet
 from libertem.io.dataset.base.framefile import FrameFacts, FrameFileDataSet, FrameFileParams, read_head
+from libertem.io.dataset.base.metadata import Metadata, axis_of, fill_axes, make_metadata, plain_header
+from libertem.io.headers.blo import (
+    HEAD_BYTES,
+    IDENTIFIER,
+    MAGIC_CLASSIC,
+    RECORD_HEADER_BYTES,
+    BloHeader,
+    ByteOrder,
+    header_fields,
+    parse_header,
+)
 
 if TYPE_CHECKING:
     from libertem.common.protocols import ExecutorProtocol
 
 __all__ = ["BloDataSet", "BloDatasetParams", "BloHeader", "parse_header"]
 
-ByteOrder = Literal["<", ">"]
-
-# Centering and distortion are of no use here and stay raw.
-HEADER_FIELDS = "6sH3I5H2dIHId176s"
-HEADER_BYTES = 240
-
-HEAD_BYTES = 32 << 10
-"""Header and note; notes of instruments end at 4096."""
-
-IDENTIFIER = b"IMGBLO"
-MAGIC_CLASSIC, MAGIC_1_3 = 0x0102, 0x0103
-
 RECORD_MARK = b"\xaa\x55"
-RECORD_HEADER_BYTES = 6
-
-# Nine digits are more than any bit depth has, and few enough that nothing becomes slow.
-BIT_DEPTH = re.compile(r"blo bit depth:\s*([0-9]{1,9})\s+bits", re.IGNORECASE)
-
-NOTE_CHARS = 500
-"""How much of the note is kept: it travels with the data set."""
-
-
-@dataclass(frozen=True)
-class BloHeader:
-    """The facts of a blockfile header, in SI units."""
-
-    identifier: bytes
-    """``IMGBLO`` in all files seen."""
-
-    magic: int
-    """Version of the format."""
-
-    data_offset: int
-    """Where the first frame record starts, in bytes."""
-
-    nav_shape: tuple[int, int]
-    """(height, width) of the scan."""
-
-    sig_shape: tuple[int, int]
-    """(height, width) of a frame."""
-
-    scan_step: tuple[float, float]
-    """Distance of scan positions in y and x, in metres."""
-
-    scan_rotation: float
-    """Rotation of the scan in degrees."""
-
-    beam_energy: float
-    """In electronvolts."""
-
-    camera_length: float
-    """In metres."""
-
-    note: str
-    """Beginning of the text in the file."""
-
-    stated_bits: int | None
-    """Bits per pixel according to the note, None if it does not say."""
-
-    def record_bytes(self, itemsize: int) -> int:
-        """Bytes of a frame record with pixels of `itemsize` bytes."""
-        return RECORD_HEADER_BYTES + prod(self.sig_shape) * itemsize
-
-    def whole_file_bytes(self, itemsize: int) -> int:
-        """Where the last record of a complete scan ends."""
-        return self.data_offset + prod(self.nav_shape) * self.record_bytes(itemsize)
-
-
-def parse_header(raw: bytes, *, path: str, byte_order: ByteOrder = "<") -> BloHeader:
-    """Turn the beginning of a blockfile into a `BloHeader`.
-
-    Parameters
-    ----------
-    raw : bytes
-        The first 240 bytes and as much of the note as is there.
-    path : str
-        Where `raw` came from. Named in errors, never opened.
-    byte_order : str
-        ``"<"`` or ``">"``.
-
-    Raises
-    ------
-    HeaderError
-        If `raw` is too short, has another magic, or describes no frames.
-    """
-    if len(raw) < HEADER_BYTES:
-        raise HeaderError(
-            "the file ends inside its header",
-            path=path,
-            found=f"{len(raw)} bytes",
-            expected=f"at least {HEADER_BYTES}",
-            hint="copy the file again: the transfer probably broke off",
-        )
-    fields = struct.unpack_from(byte_order + HEADER_FIELDS, raw)
-    identifier, magic, note_end, data_offset, _, dp_size, _, nx, ny, rotation, sx, sy, energy = fields[:13]
-    _check_magic(magic, path)
-    _check_geometry(dp_size, nx, ny, note_end, data_offset, path)
-    note = raw[HEADER_BYTES:note_end].decode("utf-8", "ignore").strip("\0")
-    lines = [line.strip() for line in note.splitlines()]
-    return BloHeader(
-        identifier=identifier,
-        magic=magic,
-        data_offset=data_offset,
-        nav_shape=(ny, nx),
-        sig_shape=(dp_size, dp_size),
-        scan_step=(sy * 1e-9, sx * 1e-9),
-        scan_rotation=rotation / 100,
-        beam_energy=float(energy),
-        camera_length=fields[14] * 1e-4,
-        note="\n".join(filter(None, lines))[:NOTE_CHARS],
-        stated_bits=next((int(found[1]) for found in map(BIT_DEPTH.fullmatch, lines) if found), None),
-    )
-
-
-def _check_magic(magic: int, path: str) -> None:
-    known = (MAGIC_CLASSIC, MAGIC_1_3)
-    if magic in known:
-        return
-    swapped = int.from_bytes(magic.to_bytes(2, "little"), "big")
-    raise HeaderError(
-        f"invalid magic number: {magic:#06x}",
-        path=path,
-        expected=" or ".join(f"{number:#06x}" for number in known),
-        hint="it is stored in the other byte order: pass another endianess"
-        if swapped in known
-        else "it is no blockfile, or damaged",
-    )
-
-
-def _check_geometry(dp_size: int, nx: int, ny: int, note_end: int, data_offset: int, path: str) -> None:
-    if min(dp_size, nx, ny) < 1:
-        raise HeaderError(
-            "the header describes no frames",
-            path=path,
-            found=f"{nx} x {ny} frames of {dp_size} x {dp_size} px",
-            expected="positive numbers",
-            hint="the file is damaged",
-        )
-    if not HEADER_BYTES <= note_end <= data_offset:
-        raise HeaderError(
-            "the parts of the file overlap according to its header",
-            path=path,
-            found=f"image from byte {note_end}, frames from byte {data_offset}",
-            expected=f"the image after byte {HEADER_BYTES}, the frames after the image",
-            hint="the file is damaged",
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,6 +139,25 @@ def recognize_file(path: str) -> BloFacts:
     return facts
 
 
+def read_metadata(path: str, byte_order: ByteOrder) -> Metadata:
+    """What the header says about the experiment."""
+    raw = read_head(path, HEAD_BYTES).raw
+    parse_header(raw, path=path, byte_order=byte_order)
+    fields = header_fields(raw, byte_order)
+    scale = fields["SDP"]
+    pixel = [axis_of(name, 100 / scale, "cm", "SDP") for name in ("ky", "kx")] if scale else []
+    return make_metadata(
+        [
+            ("voltage", fields["Beam_energy"], "V", "Beam_energy"),
+            ("camera_length", fields["Camera_length"] / 10, "mm", "Camera_length"),
+            ("scan_rotation", fields["Scan_rotation"] / 100, "deg", "Scan_rotation"),
+        ],
+        nav_axes=fill_axes([axis_of("y", fields["SY"], "nm", "SY"), axis_of("x", fields["SX"], "nm", "SX")]),
+        sig_axes=fill_axes(pixel, "k"),
+        header=plain_header(fields),
+    )
+
+
 class BloDatasetParams(FrameFileParams):
     """JSON parameters of blockfiles."""
 
@@ -385,6 +248,9 @@ class BloDataSet(FrameFileDataSet):
 
     def _inspect(self) -> BloFacts:
         return inspect_file(self._path, self._endianess)
+
+    def _read_metadata(self) -> Metadata:
+        return read_metadata(self._path, self._endianess)
 
     def _get_fileset(self) -> FileSet:
         assert self._facts is not None

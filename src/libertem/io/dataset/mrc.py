@@ -20,6 +20,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -34,11 +35,21 @@ from libertem.io.dataset.base.framefile import (
     check_extension,
     read_head,
 )
+from libertem.io.dataset.base.metadata import (
+    Axis,
+    Metadata,
+    axis_of,
+    fill_axes,
+    make_metadata,
+    plain_header,
+)
 from libertem.io.headers.mrc import (
     FEI_RECORD_BYTES,
     HEADER_BYTES,
     MRCHeader,
+    fei_fields,
     fei_scan_shape,
+    header_fields,
     parse_header,
 )
 
@@ -48,6 +59,14 @@ if TYPE_CHECKING:
 __all__ = ["MRCDataSet", "MRCDatasetParams"]
 
 HEAD_BYTES = HEADER_BYTES + FEI_RECORD_BYTES
+
+VOLUME = 1
+"""Space group of volumes, where the distance of sections has a meaning."""
+
+MAX_PIXEL_SIZE = 1e-3
+"""No microscope has larger pixels, in metres."""
+MIN_RECIPROCAL_PIXEL_SIZE = 1e3
+"""A diffraction pattern with smaller pixels, in reciprocal metres, would be one of millimetres."""
 
 MOVIE_NAME = re.compile(r"(\d{8}_[^_]+)_(?:.*_)?movie\.mrc", re.IGNORECASE)
 
@@ -125,6 +144,49 @@ def parse_info(raw: bytes) -> tuple[int, int] | None:
     return int(extents[0]), int(extents[1])
 
 
+def read_metadata(path: str) -> Metadata:
+    """What the header and the first record of an FEI extended header say about the experiment."""
+    head = read_head(path, HEAD_BYTES)
+    header = parse_header(head.raw, path=path, file_size=head.size)
+    fields, fei = header_fields(head.raw, header), fei_fields(head.raw, header)
+    z, *cell_axes = _cell_axes(fields)
+    # Cells are in Ångström by definition, which diffraction patterns of FEI software are not.
+    sig_axes = [_fei_axis(fei, axis) for axis in "yx"] if fei else cell_axes
+    return make_metadata(
+        [
+            ("voltage", fei.get("high tension"), "V", "high tension"),
+            ("camera_length", fei.get("camera length"), "m", "camera length"),
+            ("dwell_time", fei.get("dwell time") or None, "s", "dwell time"),
+        ],
+        detector=fei.get("camera name") or None,
+        nav_axes=fill_axes([z if fields["ISPG"] == VOLUME else None]),
+        sig_axes=fill_axes(sig_axes, "k"),
+        header=plain_header({**fields, **({header.extended_type: fei} if fei else {})}),
+    )
+
+
+def _cell_axes(fields: Mapping[str, Any]) -> list[Axis | None]:
+    """Axes z, y and x from the size of the cell; None where it has none."""
+    if tuple(fields[name] for name in ("MAPC", "MAPR", "MAPS")) not in ((1, 2, 3), (0, 0, 0)):
+        return [None] * 3
+    axes = []
+    for name, direction, extent in zip(("z", "ky", "kx"), "zyx", reversed(fields["CELLA"]), strict=True):
+        n = fields[f"M{direction.upper()}"]
+        # Direct Electron writes negative sizes, others zeros.
+        step = float(extent) / n if extent > 0 and n > 0 else 0
+        axes.append(axis_of(name, step, "Å", f"CELLA {direction} / M{direction.upper()}"))
+    return axes
+
+
+def _fei_axis(fei: Mapping[str, Any], axis: str) -> Axis | None:
+    """Pixel size, which is in metres or, of diffraction patterns, reciprocal metres: its size tells which."""
+    source = f"pixel size {axis}"
+    step = fei.get(source, 0.0)
+    if 0 < step < MAX_PIXEL_SIZE:
+        return axis_of(f"k{axis}", step, "m", source)
+    return axis_of(f"k{axis}", step, "1/m", source) if step > MIN_RECIPROCAL_PIXEL_SIZE else None
+
+
 class MRCDatasetParams(FrameFileParams):
     """JSON parameters of MRC files."""
 
@@ -183,6 +245,9 @@ class MRCDataSet(FrameFileDataSet):
 
     def _inspect(self) -> MRCFacts:
         return inspect_file(self._path)
+
+    def _read_metadata(self) -> Metadata:
+        return read_metadata(self._path)
 
     def _get_fileset(self) -> FileSet:
         assert self._facts is not None

@@ -12,15 +12,27 @@
 |   1024 | NSYMBT |     | extended header |
 | 1024 + NSYMBT |  |      | sections of NX · NY pixels, row after row, without gaps |
 
+`header_fields` gives all other fields of the specification, too, by their names there.
+
 All numbers, pixels included, have the same byte order. The stamp is missing in old and home-made files and
 wrong in some others; then the order is the one in which the header makes sense.
 
-Extended headers of type FEI1 and FEI2 hold one record per section. Of interest here is the scan that it
-belongs to:
+Extended headers of type FEI1 and FEI2 hold one record per section, without padding. Of interest here are
+the scan area, which the scan shape follows from, and what `fei_fields` gives:
 
-| offset in record | bytes | type | meaning |
-|-----------------:|------:|------|---------|
-|              587 |    16 | i4   | scan area: left, top, right, bottom |
+| offset in record | bytes | type  | meaning |
+|-----------------:|------:|-------|---------|
+|             0, 4 |     8 | i4    | size of the record, 768 or 888 bytes; version |
+|                8 |     4 | <u4   | bit mask: which of the fields are valid; none, if it is zero |
+|       20, 52, 68 |    48 | ascii | type of microscope, name and version of the application |
+|               84 |     8 | f8    | high tension, V |
+|         156, 164 |    16 | f8    | pixel size x, y; m, or 1/m for diffraction |
+|              301 |     8 | f8    | camera length, m |
+|         427, 431 |     8 | i4    | binning: width, height |
+|              435 |    16 | ascii | name of the camera |
+|              451 |    16 | i4    | area read out: left, top, right, bottom |
+|         571, 579 |    16 | f8    | dwell time, frame time, s |
+|              587 |    16 | i4    | scan area: left, top, right, bottom |
 
 Sources: MRC2014 specification (CCP-EM); IMOD ``mrc_format.txt``; FEI note on extended MRC headers (2011).
 """
@@ -35,7 +47,15 @@ import numpy as np
 
 from libertem.exceptions import HeaderError
 
-__all__ = ["FEI_RECORD_BYTES", "HEADER_BYTES", "MRCHeader", "fei_scan_shape", "parse_header"]
+__all__ = [
+    "FEI_RECORD_BYTES",
+    "HEADER_BYTES",
+    "MRCHeader",
+    "fei_fields",
+    "fei_scan_shape",
+    "header_fields",
+    "parse_header",
+]
 
 ByteOrder: TypeAlias = Literal["<", ">"]
 
@@ -55,7 +75,7 @@ PIXEL_BITS = {3: 32, 16: 24, 101: 4} | {
 
 FEI_SCAN_AREA = 587
 FEI_RECORD_BYTES = FEI_SCAN_AREA + 16
-"""As much of the first record as `fei_scan_shape` needs; records have 768 bytes or more."""
+"""As much of the first record as is of interest; records have 768 bytes or more."""
 
 
 class _Fields(NamedTuple):
@@ -79,6 +99,65 @@ FIELDS = np.dtype(
         "itemsize": HEADER_BYTES,
     }
 )
+
+
+SPECIFIED = np.dtype(
+    [
+        *((name, "i4") for name in ("NX", "NY", "NZ", "MODE", "NXSTART", "NYSTART", "NZSTART")),
+        *((name, "i4") for name in ("MX", "MY", "MZ")),
+        ("CELLA", "f4", 3),
+        ("CELLB", "f4", 3),
+        *((name, "i4") for name in ("MAPC", "MAPR", "MAPS")),
+        *((name, "f4") for name in ("DMIN", "DMAX", "DMEAN")),
+        ("ISPG", "i4"),
+        ("NSYMBT", "i4"),
+        ("EXTRA1", "V8"),
+        ("EXTTYP", "S4"),
+        ("NVERSION", "i4"),
+        ("EXTRA2", "V16"),
+        ("NINT", "i2"),
+        ("NREAL", "i2"),
+        ("EXTRA3", "V20"),
+        ("IMODSTAMP", "i4"),
+        ("IMODFLAGS", "i4"),
+        *((name, "i2") for name in ("IDTYPE", "LENS", "ND1", "ND2", "VD1", "VD2")),
+        ("TILTANGLES", "f4", 6),
+        ("ORIGIN", "f4", 3),
+        ("MAP", "S4"),
+        ("MACHST", "u1", 4),
+        ("RMS", "f4"),
+        ("NLABL", "i4"),
+        ("LABELS", "S80", 10),
+    ]
+)
+assert SPECIFIED.itemsize == HEADER_BYTES
+
+FEI_FIELDS = {
+    "metadata size": ("i4", 0),
+    "metadata version": ("i4", 4),
+    "bitmask 1": ("<u4", 8),
+    "microscope type": ("S16", 20),
+    "application name": ("S16", 52),
+    "application version": ("S16", 68),
+    "high tension": ("f8", 84),
+    "pixel size x": ("f8", 156),
+    "pixel size y": ("f8", 164),
+    "camera length": ("f8", 301),
+    "binning width": ("i4", 427),
+    "binning height": ("i4", 431),
+    "camera name": ("S16", 435),
+    "readout area left": ("i4", 451),
+    "readout area top": ("i4", 455),
+    "readout area right": ("i4", 459),
+    "readout area bottom": ("i4", 463),
+    "dwell time": ("f8", 571),
+    "frame time": ("f8", 579),
+    "scan size left": ("i4", FEI_SCAN_AREA),
+    "scan size top": ("i4", FEI_SCAN_AREA + 4),
+    "scan size right": ("i4", FEI_SCAN_AREA + 8),
+    "scan size bottom": ("i4", FEI_SCAN_AREA + 12),
+}
+"""Type and offset by name; the types without byte order have that of the file."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +246,39 @@ def parse_header(raw: bytes, *, path: str, file_size: int) -> MRCHeader:
         extended_bytes=fields.extended_bytes,
         byte_order=order,
     )
+
+
+def header_fields(raw: bytes, header: MRCHeader) -> dict[str, Any]:
+    """All fields of the header by their names in the specification; those without meaning are left out.
+
+    Parameters
+    ----------
+    raw : bytes
+        The first bytes of the file, `HEADER_BYTES` or more.
+    """
+    record = np.frombuffer(raw, dtype=SPECIFIED.newbyteorder(header.byte_order), count=1)[0]
+    names = [name for name in SPECIFIED.names or () if not name.startswith("EXTRA") and name != "LABELS"]
+    labels = record["LABELS"][: max(0, int(record["NLABL"]))]
+    return {**{name: record[name] for name in names}, "LABELS": labels}
+
+
+def fei_fields(raw: bytes, header: MRCHeader) -> dict[str, Any]:
+    """What the first record of an FEI extended header says, by name; empty if there is none.
+
+    Parameters
+    ----------
+    raw : bytes
+        The first bytes of the file, ``HEADER_BYTES + FEI_RECORD_BYTES`` or more.
+    """
+    present = min(header.extended_bytes, len(raw) - HEADER_BYTES)
+    if header.extended_type not in ("FEI1", "FEI2") or present < FEI_RECORD_BYTES:
+        return {}
+    fields = {}
+    for name, (kind, offset) in FEI_FIELDS.items():
+        dtype = np.dtype(kind) if kind[0] == "<" else np.dtype(kind).newbyteorder(header.byte_order)
+        value = np.frombuffer(raw, dtype=dtype, count=1, offset=HEADER_BYTES + offset)[0]
+        fields[name] = value.decode("latin-1").strip() if kind[0] == "S" else value.item()
+    return fields if fields["bitmask 1"] else {}
 
 
 def fei_scan_shape(raw: bytes, header: MRCHeader) -> tuple[int, int] | None:
