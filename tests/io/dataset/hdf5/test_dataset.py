@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import hdf5plugin
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -299,9 +300,12 @@ def test_missing_files_and_directories_are_named(tmp_path: Path) -> None:
 
 
 def test_a_filter_that_is_not_installed_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_hdf5(path, RAMP, chunks=(1, 4, 5, 6), filters="blosc2")
+    with h5py.File(path, "w") as file:
+        file.create_dataset(
+            "data", data=RAMP.astype("f4"), chunks=(1, 4, 5, 6), **hdf5plugin.Zfp(reversible=True)
+        )
     monkeypatch.setattr(h5py.h5z, "filter_avail", lambda filter_id: False)
-    with pytest.raises(DataSetException, match=r"blosc2 \(id 32026\).*pip install hdf5plugin"):
+    with pytest.raises(DataSetException, match=r"zfp \(id 32013\).*pip install hdf5plugin"):
         load_h5(path)
 
 

@@ -17,7 +17,7 @@ from libertem.io.dataset.hdf5.filters import ChunkDecoder, Filter, filter_name, 
 from libertem.testing.writers.hdf5 import FILTERS, filter_arguments, write_hdf5
 
 EXECUTOR = InlineJobExecutor()
-LEFT_TO_HDF5 = {"blosc2", "scale-offset"}
+LEFT_TO_HDF5 = {"scale-offset"}
 # 105 elements do not fill the last block of eight, 8192 are a block and more.
 SHAPES = [(2, 105, 1), (1, 64, 128), (2, 3, 5)]
 
@@ -28,6 +28,10 @@ def make_frames(shape: tuple[int, ...], dtype: str, *, noisy: bool) -> npt.NDArr
         n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
         return rng.integers(0, 256, n_bytes, dtype=np.uint8).view(dtype).reshape(shape)
     return rng.poisson(2, shape).astype(dtype)
+
+
+def facts(ds: Any) -> dict[str, Any]:
+    return {fact["name"]: fact["value"] for fact in ds.diagnostics}
 
 
 def read_chunks(path: Path) -> tuple[list[tuple[int, bytes]], tuple[Filter, ...]]:
@@ -83,6 +87,37 @@ def test_a_block_of_its_own_size_is_no_stored_block_for_bitshuffle() -> None:
     ChunkDecoder((Filter(32008, (0, 4, 1, 128, 2)),), 128).decode(stored, 0, out)
     bits = np.unpackbits(block.reshape(8, 16), axis=1, bitorder="little")
     np.testing.assert_array_equal(out, np.packbits(bits, axis=0, bitorder="little")[0])
+
+
+@pytest.mark.parametrize("content", ["zeros", "constant", "noise", "counts"])
+@pytest.mark.parametrize("chunks", [(1, 300, 500), (3, 300, 500), (2, 64, 50), (1, 130, 500)])
+def test_blosc2_arrays_are_put_in_order(content: str, chunks: Any, tmp_path: Path) -> None:
+    """Blosc2 cuts large chunks into blocks, and stores zeros as a note that they are zeros."""
+    rng = np.random.default_rng(0)
+    kinds = {
+        "zeros": np.zeros((4, 300, 500)),
+        "constant": np.full((4, 300, 500), 7),
+        "noise": rng.integers(0, 1 << 32, (4, 300, 500)),
+        "counts": rng.poisson(2, (4, 300, 500)),
+    }
+    frames = kinds[content].astype("<u4")
+    path = write_hdf5(tmp_path / "x.h5", frames, chunks=chunks, filters="blosc2")
+    ds = load("hdf5", path=path, executor=EXECUTOR)
+    (partition,) = ds.get_partitions()
+    np.testing.assert_array_equal(partition.get_macrotile(dest_dtype="<u4").data, frames)
+    assert facts(ds)["Stored as"] == "chunks (blosc2), decoded in threads"
+
+
+def test_blosc2_frames_of_several_chunks_are_left_to_hdf5(tmp_path: Path) -> None:
+    frames = make_frames((2, 64, 64), "<u2", noisy=False)
+    path = write_hdf5(tmp_path / "x.h5", frames, chunks=(1, 64, 64), filters="blosc2")
+    with h5py.File(path, "r+") as file:
+        mask, stored = file["data"].id.read_direct_chunk((0, 0, 0))
+        # What comes out of each chunk is less than what comes out of the frame.
+        file["data"].id.write_direct_chunk((0, 0, 0), stored[:58] + bytes(4) + stored[62:], mask)
+    with pytest.warns(RuntimeWarning, match="a Blosc2 frame of several chunks"):
+        ds = load("hdf5", path=path, executor=EXECUTOR)
+    assert facts(ds)["Stored as"] == "what only HDF5 can read: a Blosc2 frame of several chunks"
 
 
 @pytest.mark.parametrize("name", ["bitshuffle-lz4", "bitshuffle-zstd", "gzip"])
@@ -174,7 +209,7 @@ def test_damaged_chunks_raise_the_family(name: str, tmp_path: Path) -> None:
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(raw=st.binary(max_size=100))
-@pytest.mark.parametrize("filter_id", [1, 32000, 32001, 32004, 32008, 32015])
+@pytest.mark.parametrize("filter_id", [1, 32000, 32001, 32004, 32008, 32015, 32026])
 def test_any_bytes_decode_or_raise_the_family(filter_id: int, raw: bytes) -> None:
     values = (0, 4, 2, 0, 2 if len(raw) % 2 else 3) if filter_id == 32008 else ()
     decoder = ChunkDecoder((Filter(filter_id, values),), 64)
@@ -211,13 +246,14 @@ def test_files_with_any_filter_are_read(name: str, tmp_path: Path) -> None:
     )
     (partition,) = ds.get_partitions()
     np.testing.assert_array_equal(partition.get_macrotile(dest_dtype="<u2").data, frames)
-    stored = {fact["name"]: fact["value"] for fact in ds.diagnostics}["Stored as"]
-    assert ("only HDF5 can read" in stored) == (name in LEFT_TO_HDF5)
+    assert ("only HDF5 can read" in facts(ds)["Stored as"]) == (name in LEFT_TO_HDF5)
     assert filter_arguments("none") == {}
 
 
 def test_only_data_that_hdf5_has_to_decode_give_a_warning(tmp_path: Path) -> None:
     frames = make_frames((5, 9, 7), "<u2", noisy=False)
-    path = write_hdf5(tmp_path / "x.h5", frames, chunks=(2, 4, 7), filters="blosc2")
-    with pytest.warns(RuntimeWarning, match="Loading compressed HDF5.*blosc2 can only be decoded by HDF5"):
+    path = write_hdf5(tmp_path / "x.h5", frames, chunks=(2, 4, 7), filters="scale-offset")
+    with pytest.warns(
+        RuntimeWarning, match="Loading compressed HDF5.*scale-offset can only be decoded by HDF5"
+    ):
         load("hdf5", path=path, executor=EXECUTOR)

@@ -10,6 +10,7 @@
 | 32004 | LZ4 | header, blocks | imagecodecs |
 | 32008 | bitshuffle, without compression, LZ4 or Zstandard | header, blocks; see `kernels` | imagecodecs, `kernels.bit_unshuffle` |
 | 32015 | Zstandard | plain frame | imagecodecs |
+| 32026 | Blosc2 | see `blosc2` | imagecodecs, `blosc2.undo_frame` |
 
 The header of LZ4 and compressed bitshuffle streams is the number of bytes that come out (eight bytes) and that of each
 block (four bytes), both big-endian. Then follow, for each block, the number of its stored bytes (four bytes,
@@ -33,6 +34,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from libertem.exceptions import DataSetException
+from libertem.io.dataset.hdf5.blosc2 import parse_frame, undo_frame
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -40,13 +42,13 @@ if TYPE_CHECKING:
     Bytes = npt.NDArray[np.uint8]
     Ints = npt.NDArray[np.int64]
 
-__all__ = ["KERNELS", "ChunkDecoder", "Filter", "filter_name", "why_not_decodable"]
+__all__ = ["BLOSC2", "KERNELS", "ChunkDecoder", "Filter", "filter_name", "why_not_decodable", "why_unusual"]
 
 KERNELS = "libertem.io.dataset.hdf5.kernels"
 """Module with compiled functions, which takes a while to load."""
 
 DEFLATE, SHUFFLE, FLETCHER32 = 1, 2, 3
-LZF, BLOSC, LZ4, BITSHUFFLE, ZSTD = 32000, 32001, 32004, 32008, 32015
+LZF, BLOSC, LZ4, BITSHUFFLE, ZSTD, BLOSC2 = 32000, 32001, 32004, 32008, 32015, 32026
 
 NAMES = {
     DEFLATE: "gzip",
@@ -61,12 +63,12 @@ NAMES = {
     BITSHUFFLE: "bitshuffle",
     32013: "zfp",
     ZSTD: "zstd",
-    32026: "blosc2",
+    BLOSC2: "blosc2",
 }
 
 BITSHUFFLE_PLAIN, BITSHUFFLE_LZ4, BITSHUFFLE_ZSTD = 0, 2, 3
 
-COMPRESSORS = (DEFLATE, LZF, BLOSC, LZ4, BITSHUFFLE, ZSTD)
+COMPRESSORS = (DEFLATE, LZF, BLOSC, LZ4, BITSHUFFLE, ZSTD, BLOSC2)
 """Filters whose output has another size than their input."""
 
 STREAM_HEADER = struct.Struct(">QI")
@@ -114,6 +116,21 @@ def why_not_decodable(filters: tuple[Filter, ...]) -> str | None:
             return f"bitshuffle with unknown parameters {f.values}"
         if f.id == SHUFFLE and not f.values:
             return "shuffle without parameters"
+    return None
+
+
+def why_unusual(filters: tuple[Filter, ...], stored: bytes, mask: int) -> str | None:
+    """Why a chunk has to be left to HDF5 although `why_not_decodable` knows of no reason; None if not.
+
+    Only Blosc2 stores things that the parameters of the filter do not tell.
+    """
+    last = next((k for k, f in enumerate(filters) if f.id == BLOSC2), None)
+    if last is None or mask >> last & 1:
+        return None
+    try:
+        parse_frame(memoryview(stored))
+    except ValueError as err:
+        return str(err)
     return None
 
 
@@ -219,6 +236,8 @@ def _make_undo(f: Filter) -> Undo:
     codecs = import_module("imagecodecs")
     if f.id == BLOSC:
         return partial(_undo_blosc, partial(codecs.blosc_decode, numthreads=1))
+    if f.id == BLOSC2:
+        return partial(undo_frame, codecs)
     decode = {
         DEFLATE: codecs.deflate_decode,
         LZF: codecs.lzf_decode,

@@ -13,7 +13,7 @@ from libertem.common.math import prod
 from libertem.exceptions import DataSetException
 from libertem.io.dataset.base.files import File
 from libertem.io.dataset.hdf5.candidates import is_pixel_dtype
-from libertem.io.dataset.hdf5.filters import Filter, filter_name, why_not_decodable
+from libertem.io.dataset.hdf5.filters import BLOSC2, Filter, filter_name, why_not_decodable, why_unusual
 from libertem.io.dataset.hdf5.library import as_hdf5_error, import_h5py
 from libertem.io.dataset.hdf5.units import UnitGrid
 
@@ -259,8 +259,16 @@ def _access_of(
         return "library", "its pixels are stored in the header", 0
     if not hasattr(dset.id, "chunk_iter"):
         return "library", "this version of HDF5 cannot list chunks", 0
-    reason = why_not_decodable(filters)
+    reason = why_not_decodable(filters) or _why_unusual(dset, filters)
     return ("chunks", "", 0) if reason is None else ("library", reason, 0)
+
+
+def _why_unusual(dset: Any, filters: tuple[Filter, ...]) -> str | None:
+    """What the first chunk tells, and filters do not. One program has written all chunks."""
+    if all(f.id != BLOSC2 for f in filters) or not dset.id.get_num_chunks():
+        return None
+    mask, stored = dset.id.read_direct_chunk(dset.id.get_chunk_info(0).chunk_offset)
+    return why_unusual(filters, stored, mask)
 
 
 def _require_filters(layout: Layout, path: str) -> None:
