@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sparse
 
 from libertem.api import Context
 from libertem.executor.inline import InlineJobExecutor
@@ -118,14 +119,28 @@ def test_together_with_tiles(tmp_path: Path) -> None:
     np.testing.assert_array_equal(tiles["n"].raw_data, frames.sum(axis=(1, 2)))
 
 
-def test_many_or_sparse_masks_take_tiles(tmp_path: Path) -> None:
+def test_many_masks_and_sparse_masks_take_blocks_too(tmp_path: Path) -> None:
     ctx, ds, frames = load(tmp_path, "<u2")
     Counts.blocks = 0
     masks: Any = type("Masks", (Counts, ApplyMasksUDF), {})
     stack = np.tile(MASKS, (12, 1, 1))
     many = ctx.run_udf(ds, masks(lambda: stack, mask_count=72, mask_dtype=np.float32))
     thin = ctx.run_udf(ds, masks(lambda: MASKS, mask_count=6, mask_dtype=np.float32, use_sparse=True))
-    assert Counts.blocks == 0
+    # Two runs over three partitions each.
+    assert Counts.blocks == 6
     products = np.einsum("fij,mij->fm", frames.astype("f8"), MASKS.astype("f8"))
     np.testing.assert_allclose(many["intensity"].raw_data, np.tile(products, 12), rtol=3e-6)
     np.testing.assert_allclose(thin["intensity"].raw_data, products, rtol=3e-6)
+
+
+@pytest.mark.parametrize("use_sparse", ["sparse.pydata", "sparse.pydata.GCXS", "scipy.sparse.csc", None])
+def test_sparse_masks_of_any_kind(tmp_path: Path, use_sparse: str | None) -> None:
+    ctx, ds, frames = load(tmp_path, "<u2")
+    weights = np.where(MASKS > 0.8, MASKS, 0)
+
+    def make() -> Any:
+        return sparse.COO.from_numpy(weights)
+
+    udf = ApplyMasksUDF(make, mask_count=6, mask_dtype=np.float32, use_sparse=use_sparse)
+    products = np.einsum("fij,mij->fm", frames.astype("f8"), weights.astype("f8"))
+    np.testing.assert_allclose(ctx.run_udf(ds, udf)["intensity"].raw_data, products, rtol=3e-6)

@@ -62,7 +62,7 @@ def takes_blocks(udf: UDF, stored_dtype: np.dtype[Any], *, sparse: bool = False)
     if not stored_dtype.isnative and stored_dtype.kind == "f":
         # Swapping bytes of floats does not go through a floating point register; tiles are converted.
         return False
-    return udf._can_process_blocks(stored_dtype)
+    return udf._can_process_sparse_blocks(stored_dtype) if sparse else udf._can_process_blocks(stored_dtype)
 
 
 def first_row(udf: UDF, block: FrameBlock | SparseBlock) -> int:

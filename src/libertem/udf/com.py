@@ -29,7 +29,7 @@ from libertem.udf.com_math import (
     plane,
 )
 from libertem.udf.contract import UDF
-from libertem.udf.masks import BlockProducts, add_products, add_sparse_products, sparse_groups
+from libertem.udf.masks import BlockProducts, SparseProducts, add_products
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -214,12 +214,12 @@ class CoMUDF(UDF):
         return BlockProducts(self, masks, masks.dtype)
 
     def _process_sparse_block(self, block: SparseBlock) -> None:
-        groups = self._shared.get("csr", self._make_sparse_groups)
-        add_sparse_products(self, block, groups, self.results.raw_mask_result)
+        products = self._shared.get("csr", self._make_sparse_products)
+        products.add(self, block, self.results.raw_mask_result)
 
-    def _make_sparse_groups(self) -> list[npt.NDArray[Any]]:
+    def _make_sparse_products(self) -> SparseProducts:
         masks = self._make_container()
-        return sparse_groups(self, masks, masks.dtype)
+        return SparseProducts(self, masks, masks.dtype)
 
     # --- on the main process ---
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from libertem.io.dataset.base.blocks import FrameBlock, SparseBlock
 
-__all__ = ["ApplyMasksUDF", "BlockProducts", "add_products", "add_sparse_products", "sparse_groups"]
+__all__ = ["ApplyMasksUDF", "BlockProducts", "SparseProducts", "add_products"]
 
 MAX_MASKS_IN_KERNEL = 48
 """For more masks the matrix product of a BLAS library is about as fast, and needs no copy of the masks."""
@@ -174,20 +174,19 @@ class ApplyMasksUDF(UDF):
         self.results.total[:] += weights @ to_dense(part).reshape(-1)
 
     def _can_process_blocks(self, stored_dtype: np.dtype[Any]) -> bool:
-        return (
-            self.params.shifts is None
-            and len(self.masks) <= MAX_MASKS_IN_KERNEL
-            and self._result_dtype() in (np.float32, np.float64)
-            and not self.masks.use_sparse
-        )
+        few = len(self.masks) <= MAX_MASKS_IN_KERNEL
+        return few and not self.masks.use_sparse and self._can_process_sparse_blocks(stored_dtype)
+
+    def _can_process_sparse_blocks(self, stored_dtype: np.dtype[Any]) -> bool:
+        return self.params.shifts is None and self._result_dtype() in (np.float32, np.float64)
 
     def _process_block(self, block: FrameBlock) -> None:
         products = self._shared.get("products", lambda: BlockProducts(self, self.masks, self._result_dtype()))
         products.add(self, block, self.results.total)
 
     def _process_sparse_block(self, block: SparseBlock) -> None:
-        groups = self._shared.get("csr", lambda: sparse_groups(self, self.masks, self._result_dtype()))
-        add_sparse_products(self, block, groups, self.results.total)
+        products = self._shared.get("csr", lambda: SparseProducts(self, self.masks, self._result_dtype()))
+        products.add(self, block, self.results.total)
 
     def get_results(self) -> Mapping[str, Any]:
         """The sums in the documented dtype."""
@@ -252,22 +251,42 @@ class BlockProducts:
             total[first:row] -= self._corrected.offsets
 
 
-def sparse_groups(udf: UDF, masks: MaskContainer, dtype: npt.DTypeLike) -> list[npt.NDArray[Any]]:
-    """Masks of whole frames as kernels for sparse frames take them. To be kept, like `BlockProducts`."""
-    from libertem.udf.kernels.csr import interleave
+class SparseProducts:
+    """Products of sparse blocks and masks. To be kept, like `BlockProducts`.
 
-    return interleave(_whole_masks(udf, masks, dtype))
+    Parameters
+    ----------
+    udf : UDF
+        Any UDF of the run, for metadata.
+    masks : MaskContainer
+        The masks, dense or sparse: these stay so.
+    dtype : dtype
+        float32 or float64. Products are formed in it.
+    """
 
+    def __init__(self, udf: UDF, masks: MaskContainer, dtype: npt.DTypeLike) -> None:
+        from libertem.udf.kernels.csr import SparseMasks, make_sparse_masks, mask_rows
 
-def add_sparse_products(
-    udf: UDF, block: SparseBlock, groups: list[npt.NDArray[Any]], total: npt.NDArray[np.float64]
-) -> None:
-    """Add the products of sparse frames to `total`, ``(frames of the partition, masks)``."""
-    from libertem.udf.kernels.csr import csr_dot_masks
+        self._entries: SparseMasks | None = None
+        if masks.use_sparse:
+            sig = udf.meta.dataset_shape.sig
+            whole = Slice.from_shape(sig, sig_dims=sig.dims)
+            matrix = masks.get_for_sig_slice(whole, dtype=dtype, sparse_backend="scipy.sparse.csr")
+            self._entries = make_sparse_masks(matrix)
+        else:
+            self._rows = mask_rows(_whole_masks(udf, masks, dtype))
 
-    row = first_row(udf, block)
-    rows = total[row : row + block.n_frames]
-    csr_dot_masks(block.indptr, block.indices, as_numbers(block.values), groups, rows)
+    def add(self, udf: UDF, block: SparseBlock, total: npt.NDArray[np.float64]) -> None:
+        """Add the products of a block to `total`, ``(frames of the partition, masks)``."""
+        from libertem.udf.kernels.csr import csr_dot_masks, csr_dot_sparse_masks
+
+        row = first_row(udf, block)
+        out = total[row : row + block.n_frames]
+        frames = (block.indptr, block.indices, as_numbers(block.values))
+        if self._entries is None:
+            csr_dot_masks(*frames, self._rows, out)
+        else:
+            csr_dot_sparse_masks(*frames, self._entries, out)
 
 
 def _whole_masks(udf: UDF, masks: MaskContainer, dtype: npt.DTypeLike) -> npt.NDArray[Any]:

@@ -85,7 +85,8 @@ class SumUDF(UDF):
     def _process_sparse_block(self, block: SparseBlock) -> None:
         from libertem.udf.kernels.csr import csr_sum_frames
 
-        csr_sum_frames(block.indices, as_numbers(block.values), self.results.total.reshape(-1))
+        total = self.results.total.reshape(-1)
+        csr_sum_frames(block.indptr, block.indices, as_numbers(block.values), total)
 
     def _finish_blocks(self) -> None:
         corrections = block_corrections(self)
