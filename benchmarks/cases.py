@@ -35,9 +35,10 @@ AT_LIMIT = ("sum", "sumsig", "std", "masks1", "masks4", "com")
 ON_PLAIN_INPUTS = ("sum", "std", "masks4", "com")
 PLAIN_FILETYPES = ("raw", "npy", "mrc", "empad")
 ON_OTHER_INPUTS = ("sum", "masks4", "com")
+ON_SPARSE_INPUTS = ("sum", "masks1", "masks100", "rings100", "com")
 ON_INPUT = {
     "dm-stack": ("sum", "masks4"),
-    "csr-f32-256": ("sum", "masks4"),
+    **{f"csr-{occupancy}": ON_SPARSE_INPUTS for occupancy in ("0.1pct", "1pct", "10pct")},
     "k2is": ("sum", "sumsig", "masks1"),
     "mib-files": (),  # only opened
 }

@@ -32,8 +32,6 @@ from libertem.testing.writers.tvips import make_scan, write_tvips
 __all__ = [
     "BLO",
     "CORRECTED_RAW",
-    "CSR",
-    "CSR_FRAME_BYTES",
     "CSR_SHAPE",
     "DM4",
     "DM4_STACK",
@@ -48,6 +46,8 @@ __all__ = [
     "SER",
     "TVIPS",
     "Format",
+    "csr",
+    "csr_frame_bytes",
     "mib",
     "references",
 ]
@@ -57,10 +57,7 @@ FRMS6_FILE_BYTES = 128 << 20  # real files hold about a thousand frames
 N_DARK_FRAMES = 4  # as many as the smallest scan has frames: with more the reference miscounts them
 N_EXCLUDED = 100
 CSR_SHAPE = (256, 256)
-CSR_SPACING = 100  # of this many pixels, one is stored
-CSR_PER_FRAME = math.prod(CSR_SHAPE) // CSR_SPACING
-CSR_FRAME_BYTES = CSR_PER_FRAME * (4 + 4) + 8  # index and value of each stored pixel, one number of the frame
-CSR_PIECE = 1024  # frames
+CSR_PIECE = 1 << 23  # about so many values are written at once
 
 
 @dataclass(frozen=True)
@@ -219,19 +216,29 @@ DM4_STACK = Format(_write_dm4_stack, "*.dm4", "*.dm4", takes=("nav_shape",), is_
 # --- sparse ---
 
 
-def _write_csr(frames: Frames, nav_shape: NavShape, home: Path) -> None:
-    pieces = _sparse_pieces(len(frames))
+def csr_frame_bytes(spacing: int) -> int:
+    """Bytes of a frame that stores one of `spacing` pixels."""
+    # Index and value of each stored pixel, one number of the frame.
+    return math.prod(CSR_SHAPE) // spacing * (4 + 4) + 8
+
+
+def csr(spacing: int) -> Format:
+    """Frames of which one of `spacing` pixels is stored, at random places."""
+    return Format(partial(_write_csr, spacing), "*.dat", "scan.toml")
+
+
+def _write_csr(spacing: int, frames: Frames, nav_shape: NavShape, home: Path) -> None:
+    pieces = _sparse_pieces(spacing, len(frames))
     write_raw_csr(home / "scan.toml", pieces, nav_shape, frames.sig_shape, data_dtype="<f4")
 
 
-def _sparse_pieces(n_frames: int) -> Iterator[SparseFrames]:
+def _sparse_pieces(spacing: int, n_frames: int) -> Iterator[SparseFrames]:
     rng = np.random.default_rng(SEED)
-    first_columns = CSR_SPACING * np.arange(CSR_PER_FRAME, dtype=np.int32)
-    for start in range(0, n_frames, CSR_PIECE):
-        n = min(CSR_PIECE, n_frames - start)
-        columns = first_columns + rng.integers(CSR_SPACING, size=(n, CSR_PER_FRAME), dtype=np.int32)
+    per_frame = math.prod(CSR_SHAPE) // spacing
+    first_columns = spacing * np.arange(per_frame, dtype=np.int32)
+    step = max(1, CSR_PIECE // per_frame)
+    for start in range(0, n_frames, step):
+        n = min(step, n_frames - start)
+        columns = first_columns + rng.integers(spacing, size=(n, per_frame), dtype=np.int32)
         values = rng.integers(1, 5, size=columns.size, dtype=np.uint8)
-        yield SparseFrames(np.full(n, CSR_PER_FRAME), columns.reshape(-1), values)
-
-
-CSR = Format(_write_csr, "*.dat", "scan.toml")
+        yield SparseFrames(np.full(n, per_frame), columns.reshape(-1), values)

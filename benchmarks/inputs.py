@@ -115,6 +115,12 @@ N_MIB_FILES, MIB_FILE_SHAPE = 20_000, (64, 64)
 DM_SHAPE = (1024, 512)  # one file is one frame: a GiB makes 1,024 of them
 K2IS_SHAPE = (1860, 2048)
 
+def _csr(occupancy: str, spacing: int, **more: Any) -> Input:
+    more["stored_frame_bytes"] = formats.csr_frame_bytes(spacing)
+    how = formats.csr(spacing)
+    return Input(f"csr-{occupancy}", "raw_csr", "<f4", formats.CSR_SHAPE, how, "sparse", **more)
+
+
 INPUTS = {
     source.name: source
     for source in (
@@ -144,15 +150,10 @@ INPUTS = {
         Input("tvips-u16-256", "tvips", "<u2", (256, 256), formats.TVIPS),
         Input("dm4-u16-256", "dm", "<u2", (256, 256), formats.DM4),
         Input("dm-stack", "dm", "<u2", DM_SHAPE, formats.DM4_STACK),
-        Input(
-            "csr-f32-256",
-            "raw_csr",
-            "<f4",
-            formats.CSR_SHAPE,
-            formats.CSR,
-            "sparse",
-            stored_frame_bytes=formats.CSR_FRAME_BYTES,
-        ),
+        # Half a million frames, if the size is 1 GiB: 100 masks make 0.2 GB of results.
+        _csr("0.1pct", 1000, share=0.25),
+        _csr("1pct", 100),
+        _csr("10pct", 10),
         # Files of one frame each, so many if the size is 1 GiB: only opened, never compared with the limit.
         Input(
             "mib-files",

@@ -74,6 +74,13 @@ def masks(count: int, sig_shape: Shape) -> ApplyMasksUDF:
 
 
 @dataclass(frozen=True)
+def rings(count: int, sig_shape: Shape) -> ApplyMasksUDF:
+    """A radial profile: rings around the centre, as sparse masks."""
+    height, width = sig_shape
+    make = partial(radial_bins, width / 2, height / 2, width, height, n_bins=count, use_sparse=True)
+    return ApplyMasksUDF(mask_factories=make, mask_count=count, mask_dtype=np.dtype(np.float32))
+
+
 class Workload:
     """One call of `Context.run_udf`."""
 
@@ -107,6 +114,8 @@ WORKLOADS = {
     "masks4": Workload(lambda sig: [masks(4, sig)]),
     "masks32": Workload(lambda sig: [masks(32, sig)]),
     "com": Workload(lambda sig: [CoMUDF()]),
+    "masks100": Workload(lambda sig: [masks(100, sig)]),
+    "rings100": Workload(lambda sig: [rings(100, sig)]),
     "three": Workload(lambda sig: [SumUDF(), masks(4, sig), StdDevUDF()]),
     "roi": Workload(lambda sig: [SumUDF()], roi=some_frames),
     "pick": Workload(lambda sig: [PickUDF()], roi=one_frame),

@@ -361,7 +361,7 @@ def test_targets_follow_from_what_has_to_be_done_with_the_pixels() -> None:
         "com/seq-u16-256/mmap": "≥ 0.5 x limit",
         "masks4/corrected-u16-256/mmap": "≥ 0.5 x limit",
         "sum/blo-u8-256/mmap": "≥ 0.5 x limit",
-        "masks4/csr-f32-256/mmap": "≥ 4 x reference",
+        "masks100/csr-1pct/mmap": "≥ 4 x reference",
     }
     assert {name: Row("x", unit="", checks=case_named(name).checks).target for name in expected} == expected
 
