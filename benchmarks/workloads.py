@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from libertem.masks import radial_bins
 from libertem.udf import UDF
 from libertem.udf.com import CoMUDF
 from libertem.udf.masks import ApplyMasksUDF
@@ -73,7 +74,6 @@ def masks(count: int, sig_shape: Shape) -> ApplyMasksUDF:
     return ApplyMasksUDF(mask_factories=factories, mask_count=count, mask_dtype=np.dtype(np.float32))
 
 
-@dataclass(frozen=True)
 def rings(count: int, sig_shape: Shape) -> ApplyMasksUDF:
     """A radial profile: rings around the centre, as sparse masks."""
     height, width = sig_shape
@@ -81,6 +81,7 @@ def rings(count: int, sig_shape: Shape) -> ApplyMasksUDF:
     return ApplyMasksUDF(mask_factories=make, mask_count=count, mask_dtype=np.dtype(np.float32))
 
 
+@dataclass(frozen=True)
 class Workload:
     """One call of `Context.run_udf`."""
 
@@ -113,9 +114,9 @@ WORKLOADS = {
     "masks1": Workload(lambda sig: [masks(1, sig)]),
     "masks4": Workload(lambda sig: [masks(4, sig)]),
     "masks32": Workload(lambda sig: [masks(32, sig)]),
-    "com": Workload(lambda sig: [CoMUDF()]),
     "masks100": Workload(lambda sig: [masks(100, sig)]),
     "rings100": Workload(lambda sig: [rings(100, sig)]),
+    "com": Workload(lambda sig: [CoMUDF()]),
     "three": Workload(lambda sig: [SumUDF(), masks(4, sig), StdDevUDF()]),
     "roi": Workload(lambda sig: [SumUDF()], roi=some_frames),
     "pick": Workload(lambda sig: [PickUDF()], roi=one_frame),
