@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import threading
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,10 @@ def names(path: Path) -> list[str]:
 
 def detect(path: Path | str) -> Any:
     return H5DataSet.detect_params(str(path), EXECUTOR)
+
+
+def facts(ds: Any) -> dict[str, Any]:
+    return {fact["name"]: fact["value"] for fact in ds.get_diagnostics()}
 
 
 def load_h5(path: Path, **kwargs: Any) -> Any:
@@ -180,7 +185,122 @@ def test_files_that_are_cut_off_are_not_detected(left: float, path: Path) -> Non
         load_h5(path)
 
 
+# --- the one that is meant ---
+
+
+@pytest.mark.parametrize(
+    ("shapes", "expected"),
+    [
+        ({"big": (50, 60, 70), "scan": (2, 3, 5, 6)}, "scan"),
+        ({"a": (2, 3, 5, 6), "b": (3, 3, 5, 6)}, "b"),
+        ({"a": (2, 3, 5, 6), "b": (50, 60, 70)}, "a"),
+        ({"a": (2, 3, 5, 6), "b": (3, 3, 5, 6), "big": (50, 60, 70)}, "big"),
+        ({"kernel": (1, 1, 5, 6), "stack": (10, 5, 6)}, "stack"),
+        ({"spectra": (9, 9, 1, 1), "stack": (10, 5, 6)}, "stack"),
+        ({"frames": (2, 3, 4, 5, 6), "stack": (10, 50, 60)}, "frames"),
+        ({"empty": (0, 3, 5, 6), "stack": (10, 5, 6)}, "stack"),
+    ],
+)
+def test_the_only_scan_is_preferred_to_larger_stacks(
+    shapes: dict[str, tuple[int, ...]], expected: str, path: Path
+) -> None:
+    with h5py.File(path, "w") as file:
+        for name, shape in shapes.items():
+            file[name] = np.zeros(shape, "u1")
+    assert detect(path)["parameters"]["ds_path"] == expected
+    assert facts(load_h5(path))["Data set"] == expected
+
+
+def write_default(path: Path, shapes: dict[str, tuple[int, ...]], signal: Any, **attrs: Any) -> None:
+    """A NeXus file with an entry of several data sets."""
+    with h5py.File(path, "w") as file:
+        file.attrs["default"] = np.bytes_(b"entry")
+        group = file.create_group("entry/process/result")
+        file["entry"].attrs["default"] = "process/result"
+        group.attrs["NX_class"] = "NXdata"
+        if signal is not None:
+            group.attrs["signal"] = signal
+        for name, shape in shapes.items():
+            file[f"entry/{name}"] = np.zeros(shape, "u1")
+        for name, value in attrs.items():
+            group[name].attrs["signal"] = value
+
+
+STACKS = {"process/result/shown": (3, 5, 6), "process/result/larger": (9, 5, 6), "raw": (99, 5, 6)}
+
+
+@pytest.mark.parametrize("signal", ["shown", np.bytes_(b"shown"), np.array(["shown"], dtype=object)])
+def test_what_a_nexus_file_shows_is_preferred_to_larger_stacks(signal: Any, path: Path) -> None:
+    write_default(path, STACKS, signal)
+    assert detect(path)["parameters"]["ds_path"] == "entry/process/result/shown"
+
+
+@pytest.mark.parametrize("mark", [1, np.int32(1), "1", np.bytes_(b"1")])
+def test_old_nexus_files_mark_the_data_set_itself(mark: Any, path: Path) -> None:
+    write_default(path, STACKS, None, shown=mark)
+    assert detect(path)["parameters"]["ds_path"] == "entry/process/result/shown"
+
+
+@pytest.mark.parametrize("signal", ["gone", "", 5, None])
+def test_a_nexus_file_that_shows_nothing_is_like_any_other(signal: Any, path: Path) -> None:
+    write_default(path, STACKS, signal)
+    assert detect(path)["parameters"]["ds_path"] == "entry/raw"
+
+
+def test_a_scan_is_preferred_to_a_stack_that_is_shown(path: Path) -> None:
+    write_default(path, {**STACKS, "scan": (3, 4, 5, 6)}, "shown")
+    assert detect(path)["parameters"]["ds_path"] == "entry/scan"
+
+
+def test_one_of_several_scans_is_shown(path: Path) -> None:
+    write_default(path, {"process/result/shown": (3, 4, 5, 6), "raw": (9, 4, 5, 6)}, "shown")
+    assert detect(path)["parameters"]["ds_path"] == "entry/process/result/shown"
+
+
+def test_the_chain_of_defaults_may_be_a_circle(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file.attrs["default"] = "a"
+        file.create_group("a/b").attrs["default"] = "/a"
+        file["a"].attrs["default"] = "b"
+        file["data"] = RAMP
+    assert detect(path)["parameters"]["ds_path"] == "data"
+
+
+def test_what_is_shown_is_found_behind_links_to_other_files(path: Path) -> None:
+    write_hdf5(path.with_name("other.h5"), RAMP[0], ds_path="deep/data")
+    write_default(path, {"process/result/x": (99, 5, 6)}, "shown")
+    with h5py.File(path, "r+") as file:
+        file["entry/process/result/shown"] = h5py.ExternalLink("other.h5", "/deep/data")
+    assert facts(load_h5(path))["Data set"] == "entry/process/result/shown"
+    with mock.patch("libertem.io.dataset.hdf5.current_time", side_effect=itertools.count(0, 30)):
+        assert facts(load_h5(path, ds_path=None))["Data set"] == "/entry/process/result/shown"
+
+
 # --- bounded time ---
+
+
+@pytest.mark.parametrize("n_files", [1, 2, 3])
+def test_files_that_link_to_each_other_are_walked_once(n_files: int, tmp_path: Path) -> None:
+    for k in range(n_files):
+        with h5py.File(tmp_path / f"{k}.h5", "w") as file:
+            file[f"g/data{k}"] = RAMP
+            for other in range(n_files):
+                file[f"g/to{other}"] = h5py.ExternalLink(f"{other}.h5", "/")
+                file[f"again{other}"] = h5py.ExternalLink(f"{other}.h5", f"/g/data{other}")
+    found = names(tmp_path / "0.h5")
+    assert len(found) == n_files
+    assert found[0] == "g/data0"
+
+
+def test_very_many_links_are_not_followed_for_longer_than_allowed(path: Path) -> None:
+    with h5py.File(path, "w", libver="latest") as file:
+        for k in range(500):
+            file[f"l{k:03d}"] = h5py.SoftLink("/nowhere")
+        file["data"] = RAMP
+    ticks = iter(range(10_000))
+    with mock.patch.dict("os.environ", {"LIBERTEM_IO_HDF5_TIMEOUT_DEBUG": "100"}):
+        assert list_candidates(str(path), lambda: next(ticks)) == ()
+    assert 100 < next(ticks) < 110
 
 
 def test_a_walk_that_takes_too_long_is_given_up(path: Path) -> None:

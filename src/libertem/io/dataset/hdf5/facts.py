@@ -56,15 +56,19 @@ def inspect_file(path: str, ds_path: str | None, sig_dims: int) -> H5Facts:
 
 
 def _infer(file: Any, path: str) -> str:
-    candidate = choose(find_candidates(file, _clock))
-    if candidate is None:
-        raise DataSetException(
-            f"Unable to infer dataset from file {path}",
-            path=path,
-            expected="a data set of numbers with at least three axes",
-            hint="name it with ds_path='path/in/the/file'",
-        )
-    return candidate.name
+    found = find_candidates(file, _clock)
+    candidate = choose(found.candidates)
+    if candidate is not None:
+        return candidate.name
+    if not found.is_complete and found.default is not None:
+        return found.default
+    raise DataSetException(
+        f"Unable to infer dataset from file {path}",
+        path=path,
+        found=None if found.is_complete else "more objects than can be searched in a few seconds",
+        expected="a data set of numbers with at least three axes",
+        hint="name it with ds_path='path/in/the/file'",
+    )
 
 
 def object_at(file: Any, ds_path: str, path: str) -> Any:
@@ -98,7 +102,7 @@ def _is_link(file: Any, ds_path: str) -> bool:
 
 
 def _known_names(file: Any) -> str:
-    names = [candidate.name for candidate in find_candidates(file, _clock)[:10]]
+    names = [candidate.name for candidate in find_candidates(file, _clock).candidates[:10]]
     return f"one of {', '.join(names)}" if names else "a data set with at least three axes"
 
 
