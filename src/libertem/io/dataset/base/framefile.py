@@ -419,7 +419,9 @@ class FrameFileDataSet(DataSet):
     def get_metadata(self) -> Metadata:
         """What the files say; without the calibration of axes that the user has cut in another way."""
         self._initialized()
-        assert self._facts is not None
+        if self._facts is None:
+            # Formats that keep no facts know nothing, unless they override this.
+            return NO_METADATA
         metadata = self._metadata.get(self._read_metadata)
         # A scan may end early or late, but its rows have to be those of the file.
         if self._nav_shape is not None and self._nav_shape[1:] != self._facts.nav_shape[1:]:
