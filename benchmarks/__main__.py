@@ -218,7 +218,8 @@ def _cpu_model() -> str:
 NOTES = (
     "Medians over all rounds; in each round limit, ours and reference run once, one after the other.",
     "Throughput is bytes of pixels, as they are stored, per second. Spread is (maximum - minimum) / median.",
-    "Limit: copying the cached file to L2-sized buffers, all cores; for cold files, plain O_DIRECT reading.",
+    "Limit: copying the cached file to L2-sized buffers, all cores; for cold files, plain O_DIRECT reading;",
+    "for compressed HDF5 files, reading and decoding all chunks into such buffers.",
     "Ratios are those of speeds: above 1, ours is faster. The reference runs with its default executor.",
     "Opening: about 20,000 MIB files of one frame, and 1,000 DM files. The second pass is one more sum.",
     "Start-up counts from the start of the interpreter; that of the context from the end of the import.",

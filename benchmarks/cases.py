@@ -36,7 +36,13 @@ ON_PLAIN_INPUTS = ("sum", "std", "masks4", "com")
 PLAIN_FILETYPES = ("raw", "npy", "mrc", "empad")
 ON_OTHER_INPUTS = ("sum", "masks4", "com")
 ON_SPARSE_INPUTS = ("sum", "masks1", "masks100", "rings100", "com")
+HDF5_FILTERS = ("gzip", "gzip-shuffle", "lzf", "bslz4", "blosc-zstd")
+FAST_FILTERS = ("hdf5-gzip", "hdf5-bslz4", "arina")
+"""Compressed inputs that have a target."""
 ON_INPUT = {
+    **{f"hdf5-{filters}{chunks}": ("sum", "pick") for filters in HDF5_FILTERS for chunks in ("-16", "-sig")},
+    **{f"hdf5-{filters}": (*ON_OTHER_INPUTS, "pick") for filters in HDF5_FILTERS},
+    **dict.fromkeys(("hdf5-u16-256", "arina-u16-192"), (*ON_OTHER_INPUTS, "pick")),
     "dm-stack": ("sum", "masks4"),
     **{f"csr-{occupancy}": ON_SPARSE_INPUTS for occupancy in ("0.1pct", "1pct", "10pct")},
     "k2is": ("sum", "sumsig", "masks1"),
@@ -79,18 +85,22 @@ class Case:
 
 
 def _checks_of_mapped(workload: str, source: Input) -> tuple[Check, ...]:
+    if source.kind == "sparse":
+        return (as_fast_as(REFERENCE, 4),)
     if workload not in AT_LIMIT:
         return ()
     if source.kind == "packed":
         return (three_times_reference,)
-    if source.kind == "sparse":
-        return (as_fast_as(REFERENCE, 4),)
+    if source.kind == "compressed":
+        return (three_times_reference,) if source.name.startswith(FAST_FILTERS) else ()
     if source.kind == "corrected" or np.dtype(source.dtype).itemsize == 1:
         return (as_fast_as(LIMIT, 0.5),)
     return (as_fast_as(LIMIT, 0.8), four_times_reference_or_limit)
 
 
 def _mapped(workload: str, source: Input) -> Case:
+    if workload == "pick":
+        return Case(workload, source, unit="ms", checks=(at_most_seconds(0.005, "5 ms"),))
     return Case(workload, source, checks=_checks_of_mapped(workload, source))
 
 
@@ -100,7 +110,7 @@ def _of_main_input() -> list[Case]:
         *(_mapped(workload, MAIN_INPUT) for workload in (*AT_LIMIT, "masks32")),
         Case("three", MAIN_INPUT, checks=of_three, parts=SINGLES),
         Case("roi", MAIN_INPUT, unit="ms", checks=(at_most_of_full_run("sum", 0.03),), parts=("sum",)),
-        Case("pick", MAIN_INPUT, unit="ms", checks=(at_most_seconds(0.005, "5 ms"),)),
+        _mapped("pick", MAIN_INPUT),
         Case("tile", MAIN_INPUT, checks=(as_fast_as(REFERENCE, 1),)),
         Case("frame", MAIN_INPUT, checks=(as_fast_as(REFERENCE, 1),)),
     ]

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from benchmarks import formats
+from benchmarks import formats, hdf5
 from benchmarks.formats import Format, mib
 from benchmarks.frames import Frames
 from benchmarks.storage import DISK_BYTES, FOLDER_SUFFIX, filled, is_complete
@@ -45,7 +45,7 @@ class Input:
     format: Format = formats.RAW
     """How it is stored."""
 
-    kind: Literal["plain", "packed", "corrected", "sparse"] = "plain"
+    kind: Literal["plain", "packed", "corrected", "sparse", "compressed"] = "plain"
     """What has to be done with the pixels, on which the targets depend."""
 
     bits: int = 16
@@ -99,6 +99,11 @@ class Prepared:
         return math.prod(self.nav_shape) * self.source.frame_bytes
 
 
+def _hdf5(filters: str, chunks: str) -> Input:
+    form = hdf5.chunked(hdf5.FILTERS[filters], hdf5.CHUNKS[chunks])
+    return Input(f"hdf5-{filters}{chunks}", "hdf5", "<u2", hdf5.SIG_SHAPE, form, "compressed")
+
+
 def _mib(encoding: str, sig_shape: tuple[int, int], spec: MIBSpec, **more: Any) -> Input:
     return Input(f"mib-{encoding}", "mib", spec.dtype.str, sig_shape, mib(spec), **more)
 
@@ -110,16 +115,16 @@ def _raw_mib(depth: int, *, quad: bool = False, **more: Any) -> Input:
     return _mib(name, (side, side), spec, kind="packed", bits=depth, stored_frame_bytes=stored, **more)
 
 
-R24_DEFECT = "it takes 24 bit pixels for 16 bit ones, and finds no frame but the first"
-N_MIB_FILES, MIB_FILE_SHAPE = 20_000, (64, 64)
-DM_SHAPE = (1024, 512)  # one file is one frame: a GiB makes 1,024 of them
-K2IS_SHAPE = (1860, 2048)
-
 def _csr(occupancy: str, spacing: int, **more: Any) -> Input:
     more["stored_frame_bytes"] = formats.csr_frame_bytes(spacing)
     how = formats.csr(spacing)
     return Input(f"csr-{occupancy}", "raw_csr", "<f4", formats.CSR_SHAPE, how, "sparse", **more)
 
+
+R24_DEFECT = "it takes 24 bit pixels for 16 bit ones, and finds no frame but the first"
+N_MIB_FILES, MIB_FILE_SHAPE = 20_000, (64, 64)
+DM_SHAPE = (1024, 512)  # one file is one frame: a GiB makes 1,024 of them
+K2IS_SHAPE = (1860, 2048)
 
 INPUTS = {
     source.name: source
@@ -148,6 +153,9 @@ INPUTS = {
         Input("blo-u8-256", "blo", "u1", (256, 256), formats.BLO),
         Input("ser-u16-256", "ser", "<u2", (256, 256), formats.SER),
         Input("tvips-u16-256", "tvips", "<u2", (256, 256), formats.TVIPS),
+        Input("hdf5-u16-256", "hdf5", "<u2", hdf5.SIG_SHAPE, hdf5.CONTIGUOUS),
+        *(_hdf5(filters, chunks) for filters in hdf5.FILTERS for chunks in hdf5.CHUNKS),
+        Input("arina-u16-192", "hdf5", "<u2", (192, 192), hdf5.DECTRIS, "compressed"),
         Input("dm4-u16-256", "dm", "<u2", (256, 256), formats.DM4),
         Input("dm-stack", "dm", "<u2", DM_SHAPE, formats.DM4_STACK),
         # Half a million frames, if the size is 1 GiB: 100 masks make 0.2 GB of results.

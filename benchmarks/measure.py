@@ -13,6 +13,7 @@ import numpy as np
 
 from benchmarks.cases import Case
 from benchmarks.client import WorkerError
+from benchmarks.decode_limit import DecodeLimit
 from benchmarks.inputs import Prepared
 from benchmarks.limit import CAN_DROP_CACHE, CopyLimit, DirectLimit, Limit, available_cores, drop_cache
 from benchmarks.memory import PeakAnon
@@ -24,7 +25,7 @@ __all__ = ["Measured", "Plan", "compare", "measure_case"]
 TOLERANCE = 1e-4
 TOLERANCE_OF_WORKLOAD = {"com": 1e-3}
 
-WITHOUT_BACKENDS = ("ser", "raw_csr")
+WITHOUT_BACKENDS = ("ser", "raw_csr", "hdf5")
 EXECUTORS = {ONE_THREAD: "inline", ALL_CORES: "default", REFERENCE: "default"}
 
 
@@ -108,6 +109,8 @@ def _make_limit(case: Case, prepared: Prepared) -> Limit | None:
     if case.cold:
         (path,) = prepared.paths
         return DirectLimit(path, available_cores())
+    if prepared.source.kind == "compressed":
+        return DecodeLimit(prepared.paths, available_cores())
     return CopyLimit(prepared.paths, available_cores())
 
 
