@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 
 from libertem.exceptions import DataSetException, FileAccessError, MissingFileError
 
-__all__ = ["TEMPORARY", "as_write_error", "complete_folder_or_nothing", "complete_or_nothing"]
+__all__ = ["TEMPORARY", "as_write_error", "check_space", "complete_folder_or_nothing", "complete_or_nothing"]
 
 TEMPORARY = ".incomplete-"
 """Part of the name of an output that is not complete."""
@@ -35,7 +35,7 @@ def complete_or_nothing(target: str, size: int, *, overwrite: bool = True) -> It
     if not overwrite:
         _refuse_existing(target, final)
     with as_write_error(target):
-        mode = _check_target(final, folder, size)
+        mode = _check_target(final, size)
         temporary = f"{final}{TEMPORARY}{secrets.token_hex(4)}"
         descriptor = os.open(
             temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666
@@ -79,7 +79,7 @@ def complete_folder_or_nothing(target: str, size: int, *, overwrite: bool = Fals
         _refuse_existing(target, final)
     temporary = f"{final}{TEMPORARY}{secrets.token_hex(4)}"
     with as_write_error(target):
-        _check_space(final, parent, size)
+        check_space(final, size)
         os.mkdir(temporary)
     try:
         yield temporary
@@ -138,7 +138,7 @@ def _exchange_folder(temporary: str, final: str) -> None:
             os.unlink(old)
 
 
-def _check_target(final: str, folder: str, size: int) -> int | None:
+def _check_target(final: str, size: int) -> int | None:
     """Permissions of the file that will be replaced, None if there is none.
 
     Raises
@@ -154,16 +154,23 @@ def _check_target(final: str, folder: str, size: int) -> int | None:
         if not os.access(final, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         mode = stat.S_IMODE(status.st_mode)
-    _check_space(final, folder, size)
+    check_space(final, size)
     return mode
 
 
-def _check_space(final: str, folder: str, size: int) -> None:
-    free = shutil.disk_usage(folder).free
+def check_space(path: str, size: int) -> None:
+    """Make sure that a file can grow.
+
+    Raises
+    ------
+    DataSetException
+        If there is less space left than `size` bytes.
+    """
+    free = shutil.disk_usage(os.path.dirname(path)).free
     if free < size:
         raise DataSetException(
             "not enough space on the disk for the output",
-            path=final,
+            path=path.split(TEMPORARY)[0],
             found=f"{free} bytes free",
             expected=f"{size} bytes",
             hint="an existing output is kept until the new one is complete",
@@ -200,10 +207,13 @@ def as_write_error(target: str) -> Iterator[None]:
     except FileNotFoundError as err:
         raise MissingFileError("the folder of the output does not exist", path=target) from err
     except OSError as err:
-        # HDF5 packs the error of the system into a text.
-        if err.errno in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(err):
+        number = err.errno
+        if os.strerror(errno.ENOSPC) in str(err):
+            # HDF5 packs the error of the system into a long text.
+            number = errno.ENOSPC
+        if number in (errno.ENOSPC, errno.EDQUOT):
             raise DataSetException(
-                f"no space left for the output: {err.strerror or os.strerror(errno.ENOSPC)}",
+                f"no space left for the output: {os.strerror(number)}",
                 path=target,
                 hint="make room, or write to another disk",
             ) from err

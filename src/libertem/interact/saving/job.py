@@ -1,0 +1,173 @@
+"""Save a data set: select, cut, read, convert, write."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from libertem.common.new_file import as_write_error
+from libertem.common.progress import ProgressReporter, ProgressState
+from libertem.interact.crop import dtype_of
+from libertem.interact.memory import check_fits
+from libertem.interact.saving.contract import Box, Output, Put
+from libertem.interact.saving.convert import Misfit, check_kinds, convert
+from libertem.interact.saving.own_files import check_own_files
+from libertem.interact.saving.pieces import BYTES_AT_A_TIME, Frames, grouped, make_boxes
+from libertem.interact.saving.writers import make_writer
+from libertem.io.dataset.base.metadata import Axis
+from libertem.udf.progress import make_reporter
+from libertem.udf.roi import as_roi
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from libertem.io.dataset.base.dataset import DataSet
+
+__all__ = ["save"]
+
+MAX_AT_ONCE = 16
+"""Boxes in one run; more workers than that read faster than any disk writes."""
+
+
+def save(
+    ctx: Any,
+    dataset: DataSet,
+    path: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    dtype: npt.DTypeLike | None = None,
+    roi: Any = None,
+    progress: Any = False,
+    **options: Any,
+) -> None:
+    """Write a data set to a file, see `libertem.io.dataset.base.interactive.UsableDirectly.save`.
+
+    The workers of the context read, this process writes: they need not share a file system. A few hundred
+    MiB are in memory at a time, whatever the size of the data set.
+    """
+    target = os.path.abspath(os.fspath(path))
+    frames = Frames.select(dataset, as_roi(roi, dataset.shape))
+    source = dtype_of(dataset)
+    wanted = source if dtype is None else np.dtype(dtype).newbyteorder("=")
+    check_kinds(source, wanted)
+    output = _describe(frames, wanted, os.path.splitext(os.path.basename(target))[0])
+    writer = make_writer(output, target, options)
+    if overwrite:
+        check_own_files(frames, target)
+    # Cores as the executor told it; data sets of other packages may not remember them.
+    n_workers = min(MAX_AT_ONCE, max(1, getattr(dataset, "_cores", 1)))
+    read_bytes = output.frame_bytes // wanted.itemsize * source.itemsize
+    boxes = make_boxes(output.nav_shape, writer.granularity, read_bytes, BYTES_AT_A_TIME // n_workers)
+    largest = max(np.prod([s.stop - s.start for s in box], dtype=int) for box in boxes) * read_bytes
+    n_at_once = max(1, min(n_workers, BYTES_AT_A_TIME // max(1, int(largest))))
+    check_fits(2 * n_at_once * int(largest), "what is read at a time", "use smaller chunks")
+    with (
+        writer.new_target(target, overwrite=overwrite) as unfinished,
+        _reported(make_reporter(progress), frames.positions.size, len(boxes)) as done,
+        as_write_error(target),
+        writer.open(unfinished) as put,
+    ):
+        _transfer(ctx, frames, list(grouped(boxes, n_at_once)), wanted, put, done)
+
+
+def _describe(frames: Frames, dtype: np.dtype[Any], title: str) -> Output:
+    """What is known about the data, with axes as they are in the part that is saved."""
+    dataset = frames.dataset
+    n_nav = dataset.shape.nav_dims
+    axes: list[Axis] = list(dataset.axes)
+    if frames.origin is None:
+        nav = [Axis("index", 1.0)]
+    else:
+        nav = [
+            dataclasses.replace(axis, offset=axis.offset + start * axis.step)
+            for axis, start in zip(axes[:n_nav], frames.origin, strict=True)
+        ]
+    known = dataset.metadata
+    metadata = {k: v for k, v in known.to_dict().items() if k not in ("nav_axes", "sig_axes")}
+    return Output(
+        title=title,
+        nav_shape=frames.positions.shape,
+        sig_shape=dataset.shape.sig.to_tuple(),
+        dtype=dtype,
+        axes=tuple(_with_different_names([*nav, *axes[n_nav:]])),
+        metadata=metadata,
+        header=known.header,
+    )
+
+
+def _with_different_names(axes: Sequence[Axis]) -> Iterator[Axis]:
+    used: set[str] = set()
+    for i, axis in enumerate(axes):
+        name = axis.name if axis.name and axis.name not in used else f"{axis.name}_{i}"
+        used.add(name)
+        yield dataclasses.replace(axis, name=name)
+
+
+def _transfer(
+    ctx: Any, frames: Frames, groups: Sequence[Sequence[Box]], dtype: np.dtype[Any], put: Put, done: Any
+) -> None:
+    """Read groups of boxes; each is written while the next one is read."""
+
+    def write(boxes: Sequence[Box], parts: Sequence[npt.NDArray[Any]]) -> None:
+        for box, part in zip(boxes, parts, strict=True):
+            try:
+                converted = convert(part, dtype)
+            except Misfit as err:
+                place = frames.place(box, err.index)
+                raise ValueError(
+                    f"cannot save as {dtype}: found {err.value} at {place}, expected {err.reason} "
+                    "(choose another dtype, or leave it out)"
+                ) from err
+            put(box, converted)
+            done(part.shape[: len(box)])
+
+    pending: Future[None] | None = None
+    # One thread: files are written from one place after the other.
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="libertem-save") as thread:
+        for boxes in groups:
+            parts = frames.read(ctx, boxes)
+            if pending is not None:
+                pending.result()
+            pending = thread.submit(write, boxes, parts)
+            del parts
+        if pending is not None:
+            pending.result()
+
+
+@contextmanager
+def _reported(reporter: ProgressReporter | None, n_frames: int, n_boxes: int) -> Iterator[Any]:
+    """Function that counts boxes which have been written, given the shape of each."""
+    ident = uuid.uuid4().hex
+    frames = boxes = 0
+
+    def state() -> ProgressState:
+        return ProgressState(
+            num_frames_complete=frames,
+            num_frames_total=n_frames,
+            num_part_complete=boxes,
+            num_part_in_progress=0,
+            num_part_total=n_boxes,
+            progress_id=ident,
+        )
+
+    def done(nav_shape: tuple[int, ...]) -> None:
+        nonlocal frames, boxes
+        frames += int(np.prod(nav_shape, dtype=int))
+        boxes += 1
+        if reporter is not None:
+            reporter.update(state())
+
+    if reporter is not None:
+        reporter.start(state())
+    try:
+        yield done
+    finally:
+        if reporter is not None:
+            reporter.end(state())
