@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -71,10 +72,15 @@ def save(
     with (
         writer.new_target(target, overwrite=overwrite) as unfinished,
         _reported(make_reporter(progress), frames.positions.size, len(boxes)) as done,
-        as_write_error(target),
-        writer.open(unfinished) as put,
+        ExitStack() as stack,
     ):
-        _transfer(ctx, frames, list(grouped(boxes, n_at_once)), wanted, put, done)
+        # Not around everything: errors of the system may come from reading as well.
+        with as_write_error(target):
+            put = stack.enter_context(writer.open(unfinished))
+        transfer = _Transfer(ctx, frames, wanted, put, done, target)
+        transfer.run(list(grouped(boxes, n_at_once)))
+        with as_write_error(target):
+            stack.close()
 
 
 def _describe(frames: Frames, dtype: np.dtype[Any], title: str) -> Output:
@@ -110,35 +116,45 @@ def _with_different_names(axes: Sequence[Axis]) -> Iterator[Axis]:
         yield dataclasses.replace(axis, name=name)
 
 
-def _transfer(
-    ctx: Any, frames: Frames, groups: Sequence[Sequence[Box]], dtype: np.dtype[Any], put: Put, done: Any
-) -> None:
-    """Read groups of boxes; each is written while the next one is read."""
+@dataclass(frozen=True)
+class _Transfer:
+    """Moves frames from the data set to the file."""
 
-    def write(boxes: Sequence[Box], parts: Sequence[npt.NDArray[Any]]) -> None:
-        for box, part in zip(boxes, parts, strict=True):
-            try:
-                converted = convert(part, dtype)
-            except Misfit as err:
-                place = frames.place(box, err.index)
-                raise ValueError(
-                    f"cannot save as {dtype}: found {err.value} at {place}, expected {err.reason} "
-                    "(choose another dtype, or leave it out)"
-                ) from err
-            put(box, converted)
-            done(part.shape[: len(box)])
+    ctx: Any
+    frames: Frames
+    dtype: np.dtype[Any]
+    put: Put
+    done: Callable[[tuple[int, ...]], None]
+    """Is told the navigation shape of each box that has been written."""
+    target: str
 
-    pending: Future[None] | None = None
-    # One thread: files are written from one place after the other.
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="libertem-save") as thread:
-        for boxes in groups:
-            parts = frames.read(ctx, boxes)
+    def run(self, groups: Sequence[Sequence[Box]]) -> None:
+        """Read groups of boxes; each is written while the next one is read."""
+        pending: Future[None] | None = None
+        # One thread: files are written from one place after the other.
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="libertem-save") as thread:
+            for boxes in groups:
+                parts = self.frames.read(self.ctx, boxes)
+                if pending is not None:
+                    pending.result()
+                pending = thread.submit(self._write, boxes, parts)
+                del parts
             if pending is not None:
                 pending.result()
-            pending = thread.submit(write, boxes, parts)
-            del parts
-        if pending is not None:
-            pending.result()
+
+    def _write(self, boxes: Sequence[Box], parts: Sequence[npt.NDArray[Any]]) -> None:
+        for box, part in zip(boxes, parts, strict=True):
+            try:
+                converted = convert(part, self.dtype)
+            except Misfit as err:
+                place = self.frames.place(box, err.index)
+                raise ValueError(
+                    f"cannot save as {self.dtype}: found {err.value} at {place}, expected {err.reason} "
+                    "(choose another dtype, or leave it out)"
+                ) from err
+            with as_write_error(self.target):
+                self.put(box, converted)
+            self.done(part.shape[: len(box)])
 
 
 @contextmanager
