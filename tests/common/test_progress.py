@@ -3,12 +3,16 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+import types
+import warnings
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
-import tqdm.auto
+import tqdm.std
 
+from libertem.common import progress
 from libertem.common.progress import ProgressReporter, ProgressState, TQDMProgressReporter
 
 
@@ -55,12 +59,8 @@ class OwnBarReporter(TQDMProgressReporter):
 def screen(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """What tqdm draws, without waiting between two drawings."""
     file = io.StringIO()
-    real = tqdm.auto.tqdm
-
-    def make(**kwargs: Any) -> Any:
-        return real(file=file, mininterval=0, ascii=True, **kwargs)
-
-    monkeypatch.setattr(tqdm.auto, "tqdm", make)
+    make = partial(tqdm.std.tqdm, file=file, mininterval=0, ascii=True)
+    monkeypatch.setattr(progress, "bar_class", lambda: make)
     return file
 
 
@@ -159,3 +159,42 @@ def test_reporters_must_say_what_they_do() -> None:
 def test_tqdm_is_loaded_only_when_a_bar_is_shown() -> None:
     code = "import sys, libertem.common.progress; sys.exit('tqdm' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# --- which bar ---
+
+
+def _kernel(monkeypatch: pytest.MonkeyPatch, config: dict[str, Any]) -> None:
+    shell = types.SimpleNamespace(config=config)
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))
+
+
+def test_terminals_get_bars_of_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert progress.bar_class() is tqdm.std.tqdm
+    _kernel(monkeypatch, {"TerminalIPythonApp": {}})
+    assert progress.bar_class() is tqdm.std.tqdm
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: None))
+    assert progress.bar_class() is tqdm.std.tqdm
+
+
+def test_notebooks_without_widgets_get_letters_and_no_warning(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _kernel(monkeypatch, {"IPKernelApp": {}})
+    monkeypatch.setattr(progress.importlib.util, "find_spec", lambda name: None)
+    reporter = TQDMProgressReporter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        reporter.start(state(0, 0, 0))
+        reporter.end(state(6, 2, 0))
+    captured = capsys.readouterr()
+    assert "Partitions 2/2, Frames: 100%" in captured.out
+    assert captured.err == ""
+
+
+def test_notebooks_with_widgets_get_bars_of_widgets(monkeypatch: pytest.MonkeyPatch) -> None:
+    _kernel(monkeypatch, {"IPKernelApp": {}})
+    monkeypatch.setattr(progress.importlib.util, "find_spec", lambda name: object())
+    widgets = types.SimpleNamespace(tqdm=Bar)
+    monkeypatch.setitem(sys.modules, "tqdm.notebook", widgets)
+    assert progress.bar_class() is Bar

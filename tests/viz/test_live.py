@@ -367,6 +367,61 @@ def test_matplotlib_shows_complex_numbers_and_colours(ctx: Context, ds: DataSet)
     assert coloured.im_obj.get_array().shape == (2, 3, 3)
 
 
+class FakeCell:
+    """Stands for the output of a notebook cell."""
+
+    def __init__(self) -> None:
+        self.shown: list[bytes] = []
+
+    def display(self, figure: Any, display_id: bool = False) -> FakeCell:
+        assert display_id
+        self.update(figure)
+        return self
+
+    def update(self, figure: Any) -> None:
+        self.shown.append(figure._repr_png_())
+
+
+@pytest.mark.usefixtures("_without_screen")
+def test_matplotlib_replaces_the_picture_in_a_notebook_cell(
+    ctx: Context, ds: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = FakeCell()
+    monkeypatch.setitem(sys.modules, "IPython.display", cell)
+    # Its name until version 3.8; since then "inline".
+    monkeypatch.setattr(mpl, "get_backend", lambda: "module://matplotlib_inline.backend_inline")
+    udf = SumSigUDF()
+    plot = MPLLive2DPlot(ds, udf, min_delta=0)
+    plot.display()
+    assert len(cell.shown) == 1
+    ctx.run_udf(dataset=ds, udf=udf, plots=[plot])
+    # Two merges and the end; the last two show the same.
+    assert len(cell.shown) == 4
+    assert len(set(cell.shown)) == 3
+    assert all(picture.startswith(b"\x89PNG") for picture in cell.shown)
+    assert plot.im_obj.get_array().tolist() == SUMS.tolist()
+    # Pyplot does not know the figure: the cell would show it once more at its end.
+    assert plt.get_fignums() == []
+
+
+@pytest.mark.usefixtures("_without_screen")
+def test_pixels_on_the_canvas_change_during_a_run(ctx: Context, ds: DataSet) -> None:
+    pictures = []
+
+    class Watched(MPLLive2DPlot):
+        def update(self, damage: Any, force: bool = False) -> None:
+            super().update(damage, force=force)
+            self.fig.canvas.draw()
+            pictures.append(bytes(self.fig.canvas.buffer_rgba()))
+
+    udf = SumSigUDF()
+    plot = Watched(ds, udf, min_delta=0)
+    plot.display()
+    ctx.run_udf(dataset=ds, udf=udf, plots=[plot])
+    assert len(pictures) == 3
+    assert pictures[0] != pictures[1] == pictures[2]
+
+
 def test_a_plot_that_is_not_displayed_says_so(ctx: Context, ds: DataSet) -> None:
     plot = MPLLive2DPlot(ds, SumSigUDF())
     with pytest.warns(UserWarning, match=r"Call display\(\)"):

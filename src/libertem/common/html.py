@@ -24,6 +24,7 @@ __all__ = [
     "box",
     "byte_count",
     "curve",
+    "dtype_text",
     "facts",
     "folded",
     "look",
@@ -40,6 +41,9 @@ PICTURE_PX = 144
 LONGEST_TEXT = 160
 """Longer values are cut: a representation is there for an overview."""
 
+FEW_NUMBERS = 8
+"""So many are written rather than drawn."""
+
 FOREIGN_TEXT = 10_000
 """Longer representations of foreign objects are not even escaped."""
 
@@ -48,25 +52,30 @@ div.lt-box {color: inherit; font-size: 0.92em; line-height: 1.45; max-width: 64e
  padding: 2px 0}
 div.lt-box div.lt-title {font-weight: 600; margin: 0 0 5px}
 div.lt-box div.lt-title small {font-weight: normal; opacity: 0.7; font-size: 0.92em; margin-left: 0.5em}
-div.lt-box table {border-collapse: collapse; border: none; margin: 0; font-size: inherit; width: auto;
+div.lt-box table {border-collapse: collapse; border: none; margin: 0 0 6px; font-size: inherit; width: auto;
  table-layout: auto}
 div.lt-box table tr, div.lt-box table tr:nth-child(odd), div.lt-box table tr:nth-child(even),
 div.lt-box table tr:hover {background: transparent; border: none}
-div.lt-box table th, div.lt-box table td {text-align: left; vertical-align: top; padding: 1px 16px 1px 0;
- border: none; white-space: normal; max-width: none; color: inherit; background: transparent}
+div.lt-box table th, div.lt-box table td {text-align: left !important; vertical-align: top;
+ padding: 1px 16px 1px 0; border: none; white-space: normal; max-width: none; color: inherit;
+ background: transparent}
 div.lt-box table.lt-facts th {font-weight: normal; opacity: 0.7; white-space: nowrap}
+div.lt-box table.lt-facts td {overflow-wrap: anywhere}
 div.lt-box table.lt-table th {font-weight: normal; opacity: 0.7;
  border-bottom: 1px solid rgba(128,128,128,.5)}
 div.lt-box table.lt-table td {vertical-align: middle; padding-top: 3px; padding-bottom: 3px}
 div.lt-box code {font-size: 0.95em; color: inherit; background: rgba(128,128,128,.14); padding: 1px 4px;
  border-radius: 3px; white-space: pre-wrap; overflow-wrap: anywhere}
-div.lt-box details {margin: 3px 0 0} div.lt-box summary {cursor: pointer; opacity: 0.8}
-div.lt-box div.lt-beside {display: flex; flex-wrap: wrap; gap: 20px; align-items: flex-start}
-div.lt-box div.lt-beside > div {min-width: 0}
+div.lt-box details {margin: 3px 0 0}
+div.lt-box summary {cursor: pointer; opacity: 0.8}
+div.lt-box div.lt-beside {display: flex; flex-wrap: wrap; gap: 4px 20px; align-items: flex-start}
+div.lt-box div.lt-beside > div {flex: 0 0 auto; max-width: 100%}
+div.lt-box div.lt-beside > div:last-child {flex: 1 1 24em; min-width: 0}
 div.lt-box img {image-rendering: pixelated; display: inline-block; max-width: none; vertical-align: middle;
  margin: 0 4px 0 0; border: 1px solid rgba(128,128,128,.5)}
-div.lt-box figure {margin: 0} div.lt-box figcaption {opacity: 0.7; font-size: 0.88em}
-div.lt-box svg {vertical-align: middle; overflow: visible}
+div.lt-box figure {margin: 0}
+div.lt-box figcaption {opacity: 0.7; font-size: 0.88em; max-width: 150px; line-height: 1.25; margin-top: 3px}
+div.lt-box svg {vertical-align: middle; overflow: visible; margin: 3px 0}
 </style>"""
 
 
@@ -187,23 +196,35 @@ def curve(values: npt.NDArray[Any], *, alt: str, width_px: int = 200, height_px:
 
 
 def look(
-    values: npt.NDArray[Any], valid: npt.NDArray[np.bool_] | bool, *, alt: str, size_px: int = 96
+    values: npt.NDArray[Any],
+    valid: npt.NDArray[np.bool_] | bool,
+    *,
+    alt: str,
+    logarithmic: bool = False,
+    size_px: int = 96,
 ) -> Html:
-    """What can be shown of a result: a picture, up to four of them, a curve, a number; or nothing."""
+    """What can be shown of a result: a picture, up to four of them, a curve, some numbers; or nothing."""
     if values.dtype.kind not in "biufc" or not values.size:
         return Html("")
     flat = np.squeeze(values)
     covered = np.broadcast_to(valid, values.shape).reshape(flat.shape)
-    if flat.ndim == 0:
-        return Html(escape(f"{flat.item():.6g}" if flat.dtype.kind == "f" else str(flat.item())))
+    if flat.size <= FEW_NUMBERS:
+        with np.printoptions(precision=4, suppress=True):
+            return Html(f'<span style="white-space:pre">{escape(str(flat))}</span>')
     if flat.ndim == 1:
         return curve(np.where(covered, flat, np.nan), alt=alt)
     if flat.ndim == 2:
-        return picture(flat, covered, alt=alt, size_px=size_px)
+        return picture(flat, covered, alt=alt, logarithmic=logarithmic, size_px=size_px)
     if flat.ndim == 3 and flat.shape[-1] <= 4:
         return Html(
             "".join(
-                picture(flat[..., i], covered[..., i], alt=f"{alt}, number {i}", size_px=size_px)
+                picture(
+                    flat[..., i],
+                    covered[..., i],
+                    alt=f"{alt}, number {i}",
+                    logarithmic=logarithmic,
+                    size_px=size_px,
+                )
                 for i in range(flat.shape[-1])
             )
         )
@@ -219,6 +240,20 @@ def product(shape: Iterable[Any]) -> str:
     True
     """
     return " \N{MULTIPLICATION SIGN} ".join(str(extent) for extent in shape) or "1"
+
+
+def dtype_text(dtype: Any) -> str:
+    """A dtype in words.
+
+    Examples
+    --------
+    >>> dtype_text(">u2")
+    'uint16, big-endian'
+    """
+    dtype = np.dtype(dtype)
+    if dtype.names is not None or dtype.byteorder != ">":
+        return str(dtype) if dtype.isnative else f"{dtype.name}, little-endian"
+    return f"{dtype.name}, big-endian"
 
 
 def byte_count(n_bytes: float) -> str:

@@ -94,8 +94,8 @@ def grey_image(
     image = np.zeros((*values.shape, 2), dtype=np.uint8)
     if not shown.any():
         return image
-    low = float(np.quantile(values[shown], OUTLIERS, method="higher"))
-    high = float(np.quantile(values[shown], 1 - OUTLIERS, method="lower"))
+    low = float(np.quantile(values[shown], OUTLIERS, method="lower"))
+    high = float(np.quantile(values[shown], 1 - OUTLIERS, method="higher"))
     if low == high:
         # Mostly one value: what differs from it is all there is to see.
         low, high = float(values[shown].min()), float(values[shown].max())
@@ -105,6 +105,8 @@ def grey_image(
         if floor < high:
             values = np.log(np.maximum(values, floor))
             low, high = float(np.log(floor)), float(np.log(high))
+    # Differences of the largest numbers would not be finite.
+    values, low, high = values / 4, low / 4, high / 4
     span = high - low
     scaled = np.clip((values - low) / span, 0, 1) if span > 0 else np.full(values.shape, 0.5)
     image[..., 0] = np.rint(scaled * 255)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-__all__ = ["ProgressReporter", "ProgressState", "TQDMProgressReporter"]
+__all__ = ["ProgressReporter", "ProgressState", "TQDMProgressReporter", "bar_class"]
 
 
 class ProgressState(NamedTuple):
@@ -53,6 +57,29 @@ class ProgressReporter(ABC):
         """Called once, after the last partition, or after the run was cut short."""
 
 
+def bar_class() -> Callable[..., tqdm[Any]]:
+    """What makes bars where we are: of widgets in notebooks that have them, else of letters.
+
+    `tqdm.auto` decides alike, but warns in every notebook that has no widgets, and takes longer to load.
+    """
+    is_notebook = _is_notebook()
+    if is_notebook and importlib.util.find_spec("ipywidgets") is not None:
+        from tqdm.notebook import tqdm as widget_bar
+
+        return widget_bar
+    from tqdm.std import tqdm
+
+    # Notebooks show what goes to the standard error on red, as if something were wrong.
+    return partial(tqdm, file=sys.stdout) if is_notebook else tqdm
+
+
+def _is_notebook() -> bool:
+    """Whether this is the kernel of a notebook. Asked without loading IPython."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return shell is not None and "IPKernelApp" in shell.config
+
+
 class TQDMProgressReporter(ProgressReporter):
     """Shows a tqdm bar, in terminals and in notebooks.
 
@@ -67,13 +94,11 @@ class TQDMProgressReporter(ProgressReporter):
 
     def start(self, state: ProgressState) -> None:
         """Open a bar; a bar left over from a run that did not end is closed."""
-        from tqdm.auto import tqdm
-
         with self._lock:
             if self._bar is not None:
                 self._bar.close()
             self._description = self._get_description(state)
-            self._bar = tqdm(desc=self._description, total=state.num_frames_total)
+            self._bar = bar_class()(desc=self._description, total=state.num_frames_total)
             self._update(state)
 
     def update(self, state: ProgressState) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from libertem.common.html import byte_count, product
+from libertem.common.html import byte_count, dtype_text, product
 from libertem.common.math import prod
 from libertem.common.units import format_quantity
 from libertem.interact.recipe import load_call, type_name
@@ -71,7 +71,7 @@ class Description:
         rows = [
             ("scan", f"{product(self.nav_shape)} positions" if self.n_frames > 1 else "1 position"),
             ("frames", f"{product(self.sig_shape)} {unit}"),
-            ("dtype", str(self.dtype)),
+            ("dtype", dtype_text(self.dtype)),
             ("size", f"{byte_count(self.n_bytes)} ({self.n_frames} {frames})"),
         ]
         n_nav = len(self.nav_shape)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from libertem.io.dataset.base.dataset import DataSet
 
-__all__ = ["plot", "scan_position", "scan_rulers", "signal_rulers"]
+__all__ = ["check_extension", "plot", "scan_position", "scan_rulers", "signal_rulers"]
 
 
 def plot(
@@ -46,7 +46,7 @@ def plot(
     if np.dtype(dataset.dtype).kind not in "biufc":
         raise TypeError(f"plot() draws numbers: found pixels of dtype {dataset.dtype}")
     if path is not None:
-        _check_extension(path)
+        check_extension(path)
     if position is not None:
         figure = _single(ctx, dataset, scan_position(position, nav_shape), log=log, progress=progress)
     else:
@@ -56,7 +56,7 @@ def plot(
     return figure
 
 
-def _check_extension(path: str | os.PathLike[str]) -> None:
+def check_extension(path: str | os.PathLike[str]) -> None:
     """Before all data are read, rather than after that."""
     known = PlainFigure(1, 1).canvas.get_supported_filetypes()
     extension = os.path.splitext(os.fsdecode(path))[1][1:].lower()

@@ -67,7 +67,7 @@ def _thumbnail(dataset: DataSet, known: Description) -> str:
     mean = mean_of_some(dataset)
     if mean is None:
         return ""
-    text = "the frame" if known.n_frames == 1 else "mean of a few frames"
+    text = "the frame" if known.n_frames == 1 else "mean of some frames"
     if mean.ndim == 1:
         drawn = curve(mean, alt=text, width_px=200, height_px=90)
     else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -102,7 +103,10 @@ class _Sampler(threading.Thread):
         dataset = self._dataset
         nav_shape = dataset.shape.nav.to_tuple()
         n_positions = prod(nav_shape)
-        partitions = list(dataset.get_partitions())
+        with warnings.catch_warnings():
+            # About how the data are cut, which has nothing to do with looking at them.
+            warnings.simplefilter("ignore")
+            partitions = list(dataset.get_partitions())
         corrections = dataset.get_correction_data()
         for position in _spread(n_positions, N_FRAMES):
             roi = np.zeros(n_positions, dtype=bool)

@@ -60,8 +60,11 @@ def input_dtype(udf: Any) -> str:
 
 
 def _backends(udf: Any) -> str:
+    """Families of arrays that a UDF can take: there are thirteen kinds."""
     backends = udf.get_backends()
-    return backends if isinstance(backends, str) else ", ".join(backends)
+    names = [backends] if isinstance(backends, str) else list(backends)
+    # The last part of the name tells members of a family apart.
+    return ", ".join(dict.fromkeys(name.rpartition(".")[0] or name for name in names))
 
 
 def _code(value: Any) -> Html:
@@ -83,11 +86,17 @@ def buffer_table(results: Mapping[str, BufferWrapper]) -> Html:
             product(np.shape(buffer.data)),
             buffer.dtype,
             _validity(buffer),
-            look(np.asarray(buffer.data), buffer.valid_mask, alt=name),
+            look(np.asarray(buffer.data), buffer.valid_mask, alt=name, logarithmic=_like_frame(buffer)),
         )
         for name, buffer in results.items()
     ]
     return table(("result", "kind", "shape", "dtype", "valid", ""), rows)
+
+
+def _like_frame(buffer: BufferWrapper) -> bool:
+    """Whether to show a result like a frame, over some decades."""
+    data = buffer.data
+    return buffer.kind == "sig" and data.dtype.kind in "uif" and bool(np.nanmin(data) >= 0)
 
 
 def _validity(buffer: BufferWrapper) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,9 +20,14 @@ if TYPE_CHECKING:
 
 __all__ = ["MPLLive2DPlot"]
 
+_WITHOUT_SCREEN = ("agg", "cairo", "pdf", "pgf", "ps", "svg", "template")
+
 
 class MPLLive2DPlot(Live2DPlot):
-    """A live plot with matplotlib. In notebooks it needs an interactive backend, such as ``widget``.
+    """A live plot with matplotlib, in a window or in a notebook.
+
+    With the ``inline`` backend, the default of notebooks, the picture in the cell is replaced; backends such
+    as ``widget`` show a figure that can be zoomed.
 
     Parameters
     ----------
@@ -51,18 +57,38 @@ class MPLLive2DPlot(Live2DPlot):
         self.fig: Any = None
         self.axes: Any = None
         self.im_obj: Any = None
+        self._in_cell: Any = None
         self._imshow_options = kwargs
 
     def display(self) -> None:
         """Open a figure."""
         import matplotlib as mpl
+
+        # Asking settles on a backend, if that has not been done before.
+        backend = mpl.get_backend().lower()
+        if "inline" in backend:
+            self._display_in_cell()
+            return
         import matplotlib.pyplot as plt
 
         self.fig, self.axes = plt.subplots()
+        self._draw_first()
+        if backend not in _WITHOUT_SCREEN:
+            plt.show(block=False)
+
+    def _display_in_cell(self) -> None:
+        """Show a picture that can be replaced. This backend would show it once, at the end of the cell."""
+        from libertem.viz.figures import PlainFigure
+
+        self.fig = PlainFigure(5.6, 4.6)
+        self.axes = self.fig.subplots()
+        self._draw_first()
+        # By name, so that type checks pass without it.
+        self._in_cell = import_module("IPython.display").display(self.fig, display_id=True)
+
+    def _draw_first(self) -> None:
         self.im_obj = self.axes.imshow(real_values(self.data), **self._imshow_options)
         self.axes.set_title(self.title)
-        if mpl.get_backend().lower() not in ("agg", "cairo", "pdf", "pgf", "ps", "svg", "template"):
-            plt.show(block=False)
 
     def update(self, damage: npt.NDArray[np.bool_], force: bool = False) -> None:
         """Draw."""
@@ -75,6 +101,9 @@ class MPLLive2DPlot(Live2DPlot):
         if data.ndim == 2:
             self.im_obj.set_clim(*robust_limits(np.ma.getdata(data), damage))
         self.im_obj.set_data(data)
+        if self._in_cell is not None:
+            self._in_cell.update(self.fig)
+            return
         if force:
             self.fig.canvas.draw()
         else:
