@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -25,7 +25,14 @@ from libertem.exceptions import DataSetException, SizeMismatchError
 from libertem.io.dataset.base.backends.contract import IOBackend
 from libertem.io.dataset.base.files import File, FileSet
 from libertem.io.dataset.base.framefile import FrameFacts, file_size, renamed_parameter
-from libertem.io.dataset.dm_single import DMDataSet, DMDatasetParams, SingleDMDataSet, read_images
+from libertem.io.dataset.base.metadata import Metadata
+from libertem.io.dataset.dm_single import (
+    DMDataSet,
+    DMDatasetParams,
+    SingleDMDataSet,
+    read_images,
+    read_metadata,
+)
 
 if TYPE_CHECKING:
     from libertem.common.protocols import ExecutorProtocol
@@ -56,6 +63,9 @@ class Member:
     offset: int
     """Byte where the first one starts."""
 
+    index: int
+    """Which image of the file it is."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StackFacts(FrameFacts):
@@ -66,6 +76,9 @@ class StackFacts(FrameFacts):
 
     frame_counts: tuple[int, ...]
     """Number of frames, for each file."""
+
+    image_index: int
+    """Which image of the first file is used."""
 
 
 def inspect_member(path: str) -> Member:
@@ -84,7 +97,7 @@ def inspect_member(path: str) -> Member:
         )
     dtype, offset = image.locate(path=path)
     width, height = image.dims[:2]
-    return Member(dtype, (height, width), prod(image.dims[2:]), offset)
+    return Member(dtype, (height, width), prod(image.dims[2:]), offset, image.index)
 
 
 def inspect_stack(paths: Sequence[str], *, same_offset: bool) -> StackFacts:
@@ -107,6 +120,7 @@ def inspect_stack(paths: Sequence[str], *, same_offset: bool) -> StackFacts:
         sig_shape=first.sig_shape,
         offsets=tuple(member.offset for member in members),
         frame_counts=tuple(member.n_frames for member in members),
+        image_index=first.index,
     )
 
 
@@ -214,6 +228,12 @@ class StackedDMDataSet(DMDataSet, takes="files"):
 
     def _inspect(self) -> StackFacts:
         return inspect_stack(self._files, same_offset=self._same_offset)
+
+    def _read_metadata(self) -> Metadata:
+        assert self._facts is not None
+        metadata = read_metadata(self._path, self._facts.image_index, sig_dims=2)
+        # The files are what the navigation axis counts, not the images of the first one.
+        return replace(metadata, nav_axes=())
 
     def _get_fileset(self) -> FileSet:
         assert self._facts is not None

@@ -17,9 +17,14 @@ Children of the root of the XML file:
 | ``scan_parameters`` with ``mode`` ``acquire`` or ``search`` | ``scan_resolution_x``, ``scan_resolution_y`` |
 | ``scan_parameters`` without ``mode`` | ``series_count``, frames of a series |
 | ``pix_x``, ``pix_y`` | size of the scan, old software only |
+| ``timestamp``, attribute ``isoformat`` | when the acquisition was, in local time |
+| ``iom_measurements`` | answers of the microscope: ``source.get_voltage``, ``optics.get_cameralength``, ... |
 
 These contradict each other: the raw file may belong to the preview (search) or to none of the parameters.
 The size of the raw file decides which of them is right.
+
+That voltage and camera length are in volts and metres is inferred: software of the same manufacturer gives
+the same numbers with these units. The units of exposure time, screen current and calibrations are not known.
 
 Sources: files of software versions 0.51 and 1.2.2; nothing of this is documented publicly.
 """
@@ -53,6 +58,8 @@ from libertem.io.dataset.base.framefile import (
     read_head,
     renamed_parameter,
 )
+from libertem.io.dataset.base.metadata import NO_METADATA, Metadata, make_metadata, plain_header, timestamp_of
+from libertem.io.headers.xmltree import parse_xml, xml_to_dict
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -128,7 +135,7 @@ def parse_header(raw: bytes, *, path: str) -> EMPADHeader:
     HeaderError
         If it is not well-formed, declares entities, does not name a raw file, or gives no scan shape.
     """
-    root = _parse_xml(raw, path)
+    root = parse_xml(raw, path=path, hint="name the type yourself if it is something else")
     kind = (root.findtext("type") or "scan").strip()
     if kind not in ("scan", "series"):
         raise HeaderError(
@@ -145,25 +152,6 @@ def parse_header(raw: bytes, *, path: str) -> EMPADHeader:
         )
     version = (root.findtext("software_version") or "").strip()
     return EMPADHeader(raw_name=raw_name, candidates=candidates, software_version=version[:100])
-
-
-def _parse_xml(raw: bytes, path: str) -> Element:
-    # Optional, so that all other formats work without it.
-    from xml.etree.ElementTree import ParseError
-
-    from defusedxml.ElementTree import fromstring
-
-    try:
-        root: Element = fromstring(raw, forbid_dtd=True)
-    except (ParseError, ValueError, LookupError) as err:
-        # ValueError and LookupError: entities and document types, unknown encodings.
-        raise HeaderError(
-            "not a well-formed XML file",
-            path=path,
-            found=f"{raw[:20]!r}, {err}",
-            hint="name the type yourself if it is something else",
-        ) from err
-    return root
 
 
 def _raw_name(root: Element, path: str) -> str:
@@ -318,6 +306,26 @@ def get_params_from_xml(path: str, scan_parameters_mode: str = "acquire") -> tup
     )
 
 
+def read_metadata(path: str) -> Metadata:
+    """What the XML file says about the experiment; nothing, if `path` is a raw file."""
+    if path.lower().endswith(".raw"):
+        return NO_METADATA
+    root = parse_xml(read_head(path, MAX_XML_BYTES).raw, path=path)
+    measured = {child.tag: child.text for child in root.findall("iom_measurements/*")}
+    acquired = root.find("timestamp")
+    return make_metadata(
+        (
+            (name, measured.get(tag), unit, tag)
+            for name, tag, unit in (
+                ("voltage", "source.get_voltage", "V"),
+                ("camera_length", "optics.get_cameralength", "m"),
+            )
+        ),
+        acquired=None if acquired is None else timestamp_of(acquired.get("isoformat"), "timestamp isoformat"),
+        header=plain_header({root.tag: xml_to_dict(root)}),
+    )
+
+
 class EMPADDatasetParams(FrameFileParams):
     """JSON parameters of EMPAD files."""
 
@@ -397,6 +405,9 @@ class EMPADDataSet(FrameFileDataSet):
 
     def _inspect(self) -> EMPADFacts:
         return inspect_files(self._path, MAX_XML_BYTES)
+
+    def _read_metadata(self) -> Metadata:
+        return read_metadata(self._path)
 
     def _get_fileset(self) -> FileSet:
         assert self._facts is not None

@@ -32,6 +32,7 @@ from libertem.io.dataset.base.framefile import (
     FrameFileParams,
     read_head,
 )
+from libertem.io.dataset.base.metadata import Metadata
 from libertem.io.dataset.base.transposable import DEFAULT_BYTES, TransposableDataSet, TransposableFacts
 from libertem.io.dataset.base.transposed import TransposedLayout
 
@@ -374,6 +375,12 @@ class NPYDataSet(TransposableDataSet):
             facts = _split(info, self._sig_dims, self._sig_shape, self._path)
         self._check_fit(facts, info.count)
         return facts
+
+    def _read_metadata(self) -> Metadata:
+        raw = read_head(self._path, MAX_HEADER_BYTES).raw
+        info, in_fortran_order = parse_any_order(raw, path=self._path)
+        descr, shape = info.dtype.str, list(info.shape)
+        return Metadata(header={"descr": descr, "fortran_order": in_fortran_order, "shape": shape})
 
     def _stored_sig_dims(self, shape: tuple[int, ...]) -> int:
         """How many axes of an array in Fortran order make up a frame with as many pixels as asked for."""

@@ -427,7 +427,9 @@ class FrameFileDataSet(DataSet):
         if self._nav_shape is not None and self._nav_shape[1:] != self._facts.nav_shape[1:]:
             metadata = replace(metadata, nav_axes=())
         if self._sig_shape is not None and self._sig_shape != self._facts.sig_shape:
-            metadata = replace(metadata, sig_axes=())
+            # Frames of another size are cut out of the pixels of all frames.
+            is_cut = prod(self._sig_shape) != prod(self._facts.sig_shape)
+            metadata = replace(metadata, sig_axes=(), nav_axes=() if is_cut else metadata.nav_axes)
         return metadata
 
     def get_diagnostics(self) -> list[dict[str, Any]]:

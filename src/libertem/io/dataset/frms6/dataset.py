@@ -17,6 +17,7 @@ from libertem.io.corrections.corrset import CorrectionSet
 from libertem.io.dataset.base.backends.contract import IOBackend
 from libertem.io.dataset.base.files import File, FileSet
 from libertem.io.dataset.base.framefile import FrameFacts, FrameFileDataSet, FrameFileParams
+from libertem.io.dataset.base.metadata import Metadata, make_metadata, plain_header
 from libertem.io.dataset.base.partition import BasePartition
 from libertem.io.dataset.frms6.acquisition import (
     FRAME_HEADER_BYTES,
@@ -265,6 +266,12 @@ class FRMS6DataSet(FrameFileDataSet):
 
     def _inspect(self) -> FRMS6Facts:
         return inspect_files(self._path, self._enable_offset_correction, self._gain_map_path)
+
+    def _read_metadata(self) -> Metadata:
+        values = self._initialized_facts().acquisition.hdr.values
+        source = "dwelltimemicroseconds"
+        dwell_time = [("dwell_time", values[source], "us", source)] if values[source] > 0 else []
+        return make_metadata(dwell_time, header=plain_header(values))
 
     def _get_packing(self) -> Folding:
         return self._initialized_facts().folding

@@ -40,12 +40,14 @@ from libertem.io.dataset.base.backends.rawio import RawFile
 __all__ = [
     "BLOCKS_PER_FRAME",
     "BLOCK_BYTES",
+    "BLOCK_HEADER_BYTES",
     "BLOCK_SHAPE",
     "FRAME_SHAPE",
     "N_SECTORS",
     "SECTOR_BYTES",
     "BlockHeader",
     "Sector",
+    "header_fields",
     "parse_header",
 ]
 
@@ -56,6 +58,11 @@ BLOCK_SHAPE = (930, 16)
 BLOCKS_PER_FRAME = 32
 
 HEADER = struct.Struct(">I4xBB6xIHHIHHHHI")
+BLOCK_HEADER_BYTES = HEADER.size
+HEADER_NAMES = (
+    *("sync word", "version", "flags", "block count", "width", "height", "frame id"),
+    *("first x", "first y", "last x", "last y", "block size"),
+)
 BLOCK_BYTES = 22360
 SECTOR_BYTES = BLOCKS_PER_FRAME * BLOCK_BYTES
 
@@ -119,6 +126,17 @@ def parse_header(raw: bytes, *, path: str, offset: int = 0) -> BlockHeader:
             hint="only the full readout of the sensor is supported",
         )
     return BlockHeader(bool(flags & SHUTTER_ACTIVE), count, frame_id, (y, x))
+
+
+def header_fields(raw: bytes) -> dict[str, int]:
+    """All fields of a block header whose meaning is known, by name.
+
+    Parameters
+    ----------
+    raw : bytes
+        `BLOCK_HEADER_BYTES` or more.
+    """
+    return dict(zip(HEADER_NAMES, HEADER.unpack_from(raw), strict=True))
 
 
 class Sector:

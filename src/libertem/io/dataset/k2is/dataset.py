@@ -13,10 +13,12 @@ import numpy as np
 
 from libertem.common.math import make_2D_square, prod
 from libertem.common.slice import Slice
+from libertem.exceptions import HeaderError
 from libertem.io.dataset.base.backends.contract import IOBackend
 from libertem.io.dataset.base.backends.rawio import RawFile
 from libertem.io.dataset.base.files import File, FileSet, PartedFileSet
 from libertem.io.dataset.base.framefile import FrameFacts, FrameFileDataSet, FrameFileParams
+from libertem.io.dataset.base.metadata import Metadata, plain_header
 from libertem.io.dataset.base.packing import Packing
 from libertem.io.dataset.base.partition import BasePartition
 from libertem.io.dataset.base.scan import make_partition_slices
@@ -24,14 +26,17 @@ from libertem.io.dataset.base.scheme import TilingScheme
 from libertem.io.dataset.k2is.alignment import Alignment, align
 from libertem.io.dataset.k2is.blocks import (
     BLOCK_BYTES,
+    BLOCK_HEADER_BYTES,
     BLOCK_SHAPE,
     BLOCKS_PER_FRAME,
     FRAME_SHAPE,
     N_SECTORS,
     SECTOR_BYTES,
     Sector,
+    header_fields,
 )
-from libertem.io.dataset.k2is.files import TagsTooLongError, find_files, read_scan_shape
+from libertem.io.dataset.k2is.files import TagsTooLongError, find_files, read_scan_shape, read_tags
+from libertem.io.headers.dm import tags_to_dict
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -172,6 +177,25 @@ class K2ISPartition(BasePartition):
             )
 
 
+def read_metadata(path: str, sector: str, first_offset: int) -> Metadata:
+    """First block header of the first sector, and all tags: no meaning of any of them is documented.
+
+    Raises
+    ------
+    DataSetException
+        If the files are gone.
+    """
+    raw = np.empty(BLOCK_HEADER_BYTES, dtype=np.uint8)
+    with RawFile(sector) as file:
+        file.read_into(raw, first_offset)
+    try:
+        tags = tags_to_dict(read_tags(find_files(path).tags))
+    except HeaderError:
+        # Loading has looked at the scan shape only, and jumped over damage elsewhere.
+        tags = {}
+    return Metadata(header=plain_header({"block header": header_fields(raw.tobytes()), "gtg": tags}))
+
+
 class K2ISDatasetParams(FrameFileParams):
     """JSON parameters of K2IS files."""
 
@@ -253,6 +277,11 @@ class K2ISDataSet(FrameFileDataSet):
 
     def _get_packing(self) -> K2ISPacking:
         return K2ISPacking()
+
+    def _read_metadata(self) -> Metadata:
+        assert self._facts is not None
+        first_offset = self._facts.alignment.first_offsets[0]
+        return read_metadata(self._path, self._facts.sectors[0], first_offset)
 
     def _get_fileset(self) -> FileSet:
         assert self._facts is not None

@@ -6,6 +6,7 @@ import glob
 import math
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +16,9 @@ from libertem.exceptions import DataSetException, HeaderError, MissingFileError
 from libertem.io.dataset.base.backends.rawio import RawFile
 from libertem.io.dataset.base.framefile import file_size
 from libertem.io.dataset.k2is.blocks import N_SECTORS
-from libertem.io.headers.dm import parse_tags
+from libertem.io.headers.dm import DMTags, Names, parse_tags
 
-__all__ = ["RecordingFiles", "TagsTooLongError", "find_files", "read_scan_shape"]
+__all__ = ["RecordingFiles", "TagsTooLongError", "find_files", "read_scan_shape", "read_tags"]
 
 SCAN_GROUP = ("SI Dimensions",)
 SCAN_SHAPE_TAGS = ("SI Dimensions.Size Y", "SI Dimensions.Size X")
@@ -94,6 +95,20 @@ def read_scan_shape(path: str, *, max_bytes: int | None = None) -> tuple[int, in
     TagsTooLongError
         If more would have to be read.
     """
+    tags = read_tags(path, max_bytes=max_bytes, keep=lambda names: names == SCAN_GROUP)
+    extents = [tags.get(name) for name in SCAN_SHAPE_TAGS]
+    if None in extents:
+        return None
+    height, width = (_extent(extent, path) for extent in extents)
+    if prod((height, width)) > MAX_POSITIONS:
+        raise HeaderError("absurd scan shape", path=path, found=(height, width))
+    return height, width
+
+
+def read_tags(
+    path: str, *, max_bytes: int | None = None, keep: Callable[[Names], bool] | None = None
+) -> DMTags:
+    """Read a ``.gtg`` file; see `read_scan_shape` for `max_bytes` and errors, `parse_tags` for `keep`."""
     budget = math.inf if max_bytes is None else max_bytes
     with RawFile(path) as file:
 
@@ -108,14 +123,7 @@ def read_scan_shape(path: str, *, max_bytes: int | None = None) -> tuple[int, in
             file.read_into(raw, offset)
             return raw.tobytes()
 
-        tags = parse_tags(read, file.size(), path=path, keep=lambda names: names == SCAN_GROUP)
-    extents = [tags.get(name) for name in SCAN_SHAPE_TAGS]
-    if None in extents:
-        return None
-    height, width = (_extent(extent, path) for extent in extents)
-    if prod((height, width)) > MAX_POSITIONS:
-        raise HeaderError("absurd scan shape", path=path, found=(height, width))
-    return height, width
+        return parse_tags(read, file.size(), path=path, keep=keep)
 
 
 def _extent(value: object, path: str) -> int:

@@ -4,8 +4,8 @@
 |---|---|---|
 | the file itself | header, frames of constant size | `header` |
 | ``<base>.seq.dark.mrc``, ``<base>.seq.gain.mrc`` | dark frame and gain map | `sidecars` |
-| ``<base>.seq.metadata`` | which part of the sensor was read out | `geometry` |
-| ``<base>.seq.Config.Metadata.xml`` | defects of the sensor | `defects` |
+| ``<base>.seq.metadata`` | which part of the sensor was read out, and when | `geometry`, `metadata` |
+| ``<base>.seq.Config.Metadata.xml`` | defects of the sensor, name of the camera | `defects`, `metadata` |
 
 Sidecars may also be called ``<base>.dark.mrc`` and so on.
 """

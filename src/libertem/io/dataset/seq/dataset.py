@@ -19,7 +19,9 @@ from libertem.io.dataset.base.framefile import (
     read_head,
     renamed_parameter,
 )
+from libertem.io.dataset.base.metadata import Metadata
 from libertem.io.dataset.seq.header import HEADER_BYTES, SEQHeader, parse_header
+from libertem.io.dataset.seq.metadata import read_metadata
 from libertem.io.dataset.seq.sidecars import Sidecars, read_sidecars
 
 if TYPE_CHECKING:
@@ -185,6 +187,10 @@ class SEQDataSet(FrameFileDataSet):
 
     def _inspect(self) -> SEQFacts:
         return inspect_file(self._path)
+
+    def _read_metadata(self) -> Metadata:
+        assert self._facts is not None
+        return read_metadata(self._path, self._facts.header)
 
     def _get_fileset(self) -> FileSet:
         assert self._facts is not None

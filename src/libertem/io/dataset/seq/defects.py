@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from libertem.exceptions import HeaderError
 from libertem.io.dataset.seq.geometry import Geometry
+from libertem.io.headers.xmltree import parse_xml
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -94,16 +94,7 @@ def parse_config(raw: bytes, *, path: str) -> Config:
     HeaderError
         If it is not well-formed or declares entities.
     """
-    # Optional, so that all other formats work without it.
-    from xml.etree.ElementTree import ParseError
-
-    from defusedxml.ElementTree import fromstring
-
-    try:
-        root: Element = fromstring(raw, forbid_dtd=True)
-    except (ParseError, ValueError, LookupError) as err:
-        # ValueError and LookupError: entities and document types, unknown encodings.
-        raise HeaderError("not a well-formed XML file", path=path, found=f"{raw[:20]!r}, {err}") from err
+    root = parse_xml(raw, path=path)
     maps, notices = [], []
     for element in root.findall("BadPixels/BadPixelMap"):
         try:

@@ -21,6 +21,8 @@ Entries of type 8 describe the readout:
 |                24 | <i4  | binning |
 |                40 | <u4  | rotation in units of 90° |
 
+`READOUT` has the others.
+
 Software of 2020 seems to have put the payload at byte 282 of the file, without an entry around it. Which of
 the two it is shows by the numbers: they have to fit the frames.
 
@@ -32,8 +34,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["METADATA_BYTES", "Geometry", "parse_metadata"]
+import numpy as np
+
+__all__ = ["METADATA_BYTES", "Geometry", "parse_metadata", "readout_fields"]
 
 METADATA_BYTES = 4096
 """As much of the file as is looked at: header and first record."""
@@ -45,6 +50,21 @@ PAYLOAD = struct.Struct("<7i12xI")
 READOUT_ENTRY = 8
 BARE_PAYLOAD_OFFSET = 282
 MAX_ENTRIES = 64
+
+READOUT = np.dtype(
+    {
+        "names": [
+            *("DEMetadataSize", "DEMetadataVersion", "UnbinnedFrameSizeX", "UnbinnedFrameSizeY"),
+            *("OffsetX", "OffsetY", "HardwareBinning", "Bitmode", "FrameRate", "RotationMode", "FlipMode"),
+            *("sensor sequence", "camera type", "sensor gain mode", "sensor gain", "magnification"),
+            *("pixel size", "camera length", "diffraction pixel size", "acquisition time", "grabber name"),
+        ],
+        "formats": [*["<i4"] * 8, "<f8", *["<u4"] * 5, *["<f8"] * 5, "S32", "S24"],
+        "offsets": [*range(0, 32, 4), 32, 40, 44, 52, 56, 60, 64, 72, 80, 88, 96, 152, 184],
+        "itemsize": 208,
+    }
+)
+"""An entry of type 8. No units are known."""
 
 MAX_BINNING = 16
 MAX_OFFSET = 1 << 16
@@ -95,6 +115,21 @@ def parse_metadata(raw: bytes, sig_shape: tuple[int, int]) -> Geometry | None:
         if geometry.fits(sig_shape):
             return geometry
     return None
+
+
+def readout_fields(raw: bytes) -> dict[str, Any]:
+    """What the first record of a ``.metadata`` file says about the readout, by name; empty if nothing.
+
+    Parameters
+    ----------
+    raw : bytes
+        The first bytes of the file, any number.
+    """
+    for offset in _readout_payloads(raw):
+        if offset + READOUT.itemsize <= len(raw):
+            record = np.frombuffer(raw, dtype=READOUT, count=1, offset=offset)[0]
+            return {name: record[name].item() for name in READOUT.names or ()}
+    return {}
 
 
 def _readout_payloads(raw: bytes) -> Iterator[int]:

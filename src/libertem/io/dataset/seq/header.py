@@ -27,6 +27,7 @@ Sources: readers of PIMS and whisk; files of StreamPix 4, 6 and 8.
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,7 +86,7 @@ REPLACEMENT = "\ufffd"
 class SEQHeader:
     """The facts of a SEQ header."""
 
-    fields: dict[str, int | float | str]
+    fields: dict[str, Any]
     """All fields by name, in the order of the file."""
 
     sig_shape: tuple[int, int]
@@ -115,6 +116,11 @@ class SEQHeader:
     def footer_bytes(self) -> int:
         """Bytes from the last pixel of a frame to the next frame."""
         return self.frame_stride - self.pixel_bytes
+
+    @property
+    def time_stamp(self) -> struct.Struct:
+        """What follows the pixels of a frame: seconds, milliseconds, and from version 5 on microseconds."""
+        return struct.Struct("<I2H" if self.fields["version"] >= LONG_HEADER_VERSION else "<IH")
 
     @property
     def dtype(self) -> np.dtype[Any]:

@@ -1,6 +1,7 @@
 """Read SER files of TIA (ES Vision): image series, scans of diffraction patterns, spectra.
 
-`header` and `elements` describe the layout, `dataset` reads it.
+`header` and `elements` describe the layout, `dataset` reads it; `metadata` and `emi` tell about the
+experiment.
 """
 
 from __future__ import annotations

@@ -20,9 +20,11 @@ from libertem.io.dataset.base.framefile import (
     check_extension,
     read_head,
 )
+from libertem.io.dataset.base.metadata import Metadata
 from libertem.io.dataset.base.packing import Packing
 from libertem.io.dataset.ser.elements import ElementHeader, ElementTable, make_table, read_element_header
 from libertem.io.dataset.ser.header import HEAD_BYTES, SERHeader, parse_header
+from libertem.io.dataset.ser.metadata import read_metadata
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -239,6 +241,10 @@ class SERDataSet(FrameFileDataSet):
                 hint="pass nav_shape=(height, width)",
             )
         return super()._fit_nav_shape(facts)
+
+    def _read_metadata(self) -> Metadata:
+        assert self._facts is not None
+        return read_metadata(self._path, self._facts.header, int(self._facts.table.runs[0, 1]))
 
     def _get_packing(self) -> Packing:
         assert self._facts is not None

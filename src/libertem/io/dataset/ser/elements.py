@@ -39,7 +39,14 @@ if TYPE_CHECKING:
 
     from libertem.io.dataset.ser.header import SERHeader
 
-__all__ = ["ElementHeader", "ElementTable", "make_table", "parse_element_header", "read_element_header"]
+__all__ = [
+    "ElementHeader",
+    "ElementTable",
+    "make_table",
+    "parse_element_header",
+    "read_calibrations",
+    "read_element_header",
+]
 
 DATA_TYPES: dict[int, np.dtype[Any]] = {
     1: np.dtype("u1"),
@@ -167,6 +174,20 @@ def read_element_header(file: RawFile, number: int, offset: int, n_dims: int) ->
     raw = np.empty(header_bytes(n_dims), dtype=np.uint8)
     file.read_into(raw, offset)
     return parse_element_header(raw.tobytes(), n_dims, path=file.path, where=where)
+
+
+def read_calibrations(file: RawFile, offset: int, n_dims: int) -> list[dict[str, float]]:
+    """Calibrations of the element at that byte, that of x first. Their units are not in the file.
+
+    Raises
+    ------
+    DataSetException
+        If the file ends before.
+    """
+    raw = np.empty(CALIBRATION_BYTES * n_dims, dtype=np.uint8)
+    file.read_into(raw, offset)
+    names = ("CalibrationOffset", "CalibrationDelta", "CalibrationElement")
+    return [dict(zip(names, values, strict=True)) for values in struct.iter_unpack("<ddi", raw.data)]
 
 
 def make_table(file: RawFile, header: SERHeader, *, thorough: bool = False) -> ElementTable:

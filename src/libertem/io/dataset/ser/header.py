@@ -74,6 +74,17 @@ class Dimension:
     units: str
     """Empty if not given."""
 
+    coordinate: float = 0.0
+    """Of the calibration element, in `units`."""
+
+    element: int = 0
+    """Position that has this coordinate; need not be in the scan."""
+
+    @property
+    def start(self) -> float:
+        """Coordinate of the first position, in `units`."""
+        return self.coordinate - self.element * self.step
+
 
 @dataclass(frozen=True)
 class SERHeader:
@@ -249,5 +260,6 @@ class _Cursor:
 
 
 def _take_dimension(cursor: _Cursor) -> Dimension:
-    size, _, step, _ = cursor.take("<iddi")
-    return Dimension(size=size, step=step, description=cursor.take_text(), units=cursor.take_text())
+    size, coordinate, step, element = cursor.take("<iddi")
+    description, units = cursor.take_text(), cursor.take_text()
+    return Dimension(int(size), step, description, units, coordinate, int(element))

@@ -23,6 +23,8 @@ fields exist as fit into H bytes. Those in use here:
 | offset | bytes | type   | meaning                                                        |
 |-------:|------:|--------|----------------------------------------------------------------|
 |      0 |    12 | 3 u4   | counter, time in seconds, milliseconds                         |
+|     28 |    12 | 3 f4   | stage x, y, z, nm                                              |
+|     40 |     8 | 2 f4   | stage alpha, beta, degrees                                     |
 |     48 |     4 | u4     | rotator: number of the scan position, from 1                   |
 |     68 |     8 | f4, f4 | x and y of the scan position                                   |
 

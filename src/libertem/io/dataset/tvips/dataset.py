@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import struct
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,7 +21,16 @@ from libertem.io.dataset.base.framefile import (
     check_extension,
     read_head,
 )
-from libertem.io.dataset.tvips.header import HEADER_BYTES, ROTATOR, SCAN_POSITION, TVIPSHeader, parse_header
+from libertem.io.dataset.base.metadata import Metadata
+from libertem.io.dataset.tvips.header import (
+    HEADER_BYTES,
+    ROTATOR,
+    SCAN_POSITION,
+    ImageHeaderField,
+    TVIPSHeader,
+    parse_header,
+)
+from libertem.io.dataset.tvips.metadata import describe
 from libertem.io.dataset.tvips.scan import MAX_SCAN_START, ScanGuess, guess_from_rotator, infer_scan
 from libertem.io.dataset.tvips.series import (
     Series,
@@ -191,6 +201,15 @@ class TVIPSDataSet(FrameFileDataSet):
 
     def _inspect(self) -> TVIPSFacts:
         return inspect_series(self._path, infer=self._nav_shape is None or self._sync_offset is None)
+
+    def _read_metadata(self) -> Metadata:
+        assert self._facts is not None
+        facts = self._facts
+        series_header = read_head(facts.series.paths[0], HEADER_BYTES).raw
+        whole = ImageHeaderField(0, struct.Struct(f"{min(facts.header.image_header_bytes, 256)}s"))
+        with closing(read_field(whole, facts.series, facts.counts, facts.header, range(1))) as values:
+            (image_header,) = next(values)
+        return describe(series_header, image_header)
 
     def _get_fileset(self) -> FileSet:
         assert self._facts is not None

@@ -11,9 +11,22 @@ import numpy as np
 from libertem.common.math import prod
 from libertem.exceptions import HeaderError
 
-__all__ = ["HEADER_BYTES", "ROTATOR", "SCAN_POSITION", "ImageHeaderField", "TVIPSHeader", "parse_header"]
+__all__ = [
+    "HEADER_BYTES",
+    "ROTATOR",
+    "SCAN_POSITION",
+    "ImageHeaderField",
+    "TVIPSHeader",
+    "image_header_fields",
+    "parse_header",
+    "series_header_fields",
+]
 
 HEADER_FIELDS = struct.Struct("<13i")
+HEADER_NAMES = (
+    *("ISize", "IVersion", "IXDim", "IYDim", "IBPP", "IXOff", "IYOff"),
+    *("IXBin", "IYBin", "IPixelSize", "IHT", "IMagTotal", "IImgHeaderBytes"),
+)
 HEADER_BYTES = 256
 
 IMAGE_HEADER_BYTES_V1 = 12
@@ -35,6 +48,25 @@ ROTATOR = ImageHeaderField(48, struct.Struct("<I"))
 
 SCAN_POSITION = ImageHeaderField(68, struct.Struct("<2f"))
 """x and y."""
+
+
+IMAGE_HEADER = np.dtype(
+    [
+        *((name, "<u4") for name in ("ICounter", "ITime", "IMS", "LUT index")),
+        ("Faraday cup", "<f4"),
+        ("magnification", "<u4"),
+        ("mode", "<u4"),
+        *((f"stage {axis}", "<f4") for axis in ("x", "y", "z", "alpha", "beta")),
+        ("rotator", "<u4"),
+        *((f"DENS heating {name}", "<f4") for name in ("measured T", "set T", "power")),
+        ("objective current", "<f4"),
+        ("Scan_x", "<f4"),
+        ("Scan_y", "<f4"),
+        *((f"DENS bias {name}", "<f4") for name in ("U set", "U value", "I set", "I value")),
+        *((f"DENS bias {name}", "<f4") for name in ("E set", "R", "U limit", "I limit")),
+    ]
+)
+"""Neither all versions nor all programs write all of it."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +150,26 @@ def parse_header(raw: bytes, *, path: str) -> TVIPSHeader:
         high_tension=high_tension * 1e3,
         magnification=magnification,
     )
+
+
+def series_header_fields(raw: bytes) -> dict[str, int]:
+    """All numbers of a series header, by name; `raw` as for `parse_header`."""
+    return dict(zip(HEADER_NAMES, HEADER_FIELDS.unpack_from(raw), strict=True))
+
+
+def image_header_fields(raw: bytes) -> dict[str, int | float]:
+    """Fields of an image header by name, as many as it has.
+
+    Parameters
+    ----------
+    raw : bytes
+        The whole header, any number of bytes.
+    """
+    padded = raw[: IMAGE_HEADER.itemsize].ljust(IMAGE_HEADER.itemsize, b"\0")
+    record = np.frombuffer(padded, dtype=IMAGE_HEADER, count=1)[0]
+    # All fields have four bytes.
+    names = (IMAGE_HEADER.names or ())[: len(raw) // 4]
+    return {name: record[name].item() for name in names}
 
 
 def _check(

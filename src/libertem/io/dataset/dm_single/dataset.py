@@ -30,28 +30,35 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import numpy as np
-
 from libertem.common.math import prod
 from libertem.exceptions import DataSetException, HeaderError, ShapeError
 from libertem.io.dataset.base.backends.contract import IOBackend
-from libertem.io.dataset.base.backends.rawio import RawFile
 from libertem.io.dataset.base.files import File, FileSet
 from libertem.io.dataset.base.framefile import (
     FrameFacts,
     FrameFileDataSet,
     FrameFileParams,
     check_extension,
-    file_size,
 )
+from libertem.io.dataset.base.metadata import Metadata
 from libertem.io.dataset.base.transposable import DEFAULT_BYTES, TransposableDataSet, TransposableFacts
 from libertem.io.dataset.base.transposed import TransposedLayout
-from libertem.io.headers.dm.images import DMImage, parse_images
+from libertem.io.dataset.dm_single.files import read_images
+from libertem.io.dataset.dm_single.metadata import read_metadata
+from libertem.io.headers.dm.images import DMImage
 
 if TYPE_CHECKING:
     from libertem.common.protocols import ExecutorProtocol
 
-__all__ = ["DMDataSet", "DMDatasetParams", "DMFacts", "SingleDMDataSet", "inspect_file", "read_images"]
+__all__ = [
+    "DMDataSet",
+    "DMDatasetParams",
+    "DMFacts",
+    "SingleDMDataSet",
+    "inspect_file",
+    "read_images",
+    "read_metadata",
+]
 
 KNOWN_FORMATS = ("Spectrum image", "Image", "Diffraction image")
 
@@ -83,25 +90,6 @@ class DMFacts(TransposableFacts):
         return replace(
             self, nav_shape=nav_shape, sig_shape=sig_shape, image_count=prod(nav_shape), layout=layout
         )
-
-
-def read_images(path: str) -> tuple[DMImage, ...]:
-    """All images in a file, thumbnails included.
-
-    Raises
-    ------
-    DataSetException
-        If the file cannot be read, or is no DM3 or DM4 file.
-    """
-    file_size(path)
-    with RawFile(path) as file:
-
-        def read(offset: int, n_bytes: int) -> bytes:
-            raw = np.empty(n_bytes, dtype=np.uint8)
-            file.read_into(raw, offset)
-            return raw.tobytes()
-
-        return parse_images(read, file.size(), path=path)
 
 
 def inspect_file(path: str, dataset_index: int | None = None) -> DMFacts:
@@ -368,6 +356,16 @@ class SingleDMDataSet(TransposableDataSet, DMDataSet, takes="path"):
             return super()._fit_sig_shape(facts)
         # Has been checked on the worker: another number of pixels is allowed here.
         return self._sig_shape
+
+    def _read_metadata(self) -> Metadata:
+        assert self._facts is not None
+        facts = self._facts
+        return read_metadata(
+            self._path,
+            facts.image.index,
+            sig_dims=len(facts.sig_shape),
+            is_transposed=facts.layout is not None,
+        )
 
     def _get_fileset(self) -> FileSet:
         assert self._facts is not None
