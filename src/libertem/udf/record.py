@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from libertem.common.buffers import BufferWrapper
+from libertem.common.math import prod
+from libertem.common.new_file import complete_or_nothing
 from libertem.udf.contract import UDF
 
 if TYPE_CHECKING:
@@ -81,10 +83,6 @@ def export_npy(
             f"Cannot export dataset to existing path {target} (use overwrite=True to replace the file)"
         )
     # Beside the target, which may be the very file that the data set is read from.
-    unfinished = f"{target}.part"
-    try:
+    n_bytes = prod(dataset.shape) * np.dtype(dataset.dtype).itemsize
+    with complete_or_nothing(target, n_bytes, overwrite=overwrite) as unfinished:
         ctx.run_udf(dataset=dataset, udf=RecordUDF(unfinished), progress=progress)
-        os.replace(unfinished, target)
-    finally:
-        if os.path.exists(unfinished):
-            os.remove(unfinished)
