@@ -80,9 +80,10 @@ def test_velox_stacks_are_taken_as_they_are(path: Path) -> None:
 
 
 def make_external(file: Any) -> None:
-    name = f"{file.filename}.raw"
-    Path(name).write_bytes(b"\0" * 7 + RAMP.tobytes())
-    file.create_dataset("data", RAMP.shape, "u2", external=[(name, 7, RAMP.nbytes)])
+    names = [f"{file.filename}.{k}.raw" for k in range(2)]
+    for name, part in zip(names, np.split(RAMP.reshape(-1), 2), strict=True):
+        Path(name).write_bytes(b"\0" * 7 + part.tobytes())
+    file.create_dataset("data", RAMP.shape, "u2", external=[(name, 7, RAMP.nbytes // 2) for name in names])
 
 
 def make_compact(file: Any) -> None:

@@ -31,6 +31,7 @@ __all__ = [
     "Candidate",
     "Found",
     "choose",
+    "describe_link",
     "find_candidates",
     "is_pixel_dtype",
     "list_candidates",
@@ -83,6 +84,8 @@ class Found(NamedTuple):
     """Path of what a NeXus file shows; known even then."""
     is_complete: bool
     """False if the search took too long."""
+    dangling: tuple[str, ...] = ()
+    """Links that lead nowhere, in words."""
 
 
 def is_pixel_dtype(dtype: np.dtype[Any]) -> bool:
@@ -137,7 +140,7 @@ def find_candidates(file: Any, clock: Callable[[], float]) -> Found:
         # SystemError: h5py in place of the former, its issue 1740.
         except (TimeoutError, SystemError):
             return Found((), search.default, is_complete=False)
-    return Found(tuple(search.candidates), search.default, is_complete=True)
+    return Found(tuple(search.candidates), search.default, True, tuple(search.dangling))
 
 
 class _Search:
@@ -156,6 +159,7 @@ class _Search:
         self._shown: tuple[int, int] | None = None
         self.default: str | None = None
         self.candidates: list[Candidate] = []
+        self.dangling: list[str] = []
 
     def run(self) -> None:
         """Visit everything."""
@@ -248,7 +252,10 @@ class _Search:
         for name, _ in links:
             self._check_time()
             target = _resolve(group, name)
-            if target is None or not self._is_new(target):
+            if target is None:
+                self.dangling.append(f"{prefix}{name} -> {describe_link(group, name)}")
+                continue
+            if not self._is_new(target):
                 continue
             if isinstance(target, self._h5py.Group):
                 self._visit(f"{prefix}{name}/", target, depth + 1)
@@ -281,6 +288,12 @@ def _resolve(group: Any, name: str) -> Any:
         raise
     except LIBRARY_ERRORS:
         return None
+
+
+def describe_link(group: Any, name: str) -> str:
+    """Where a link should lead: the file if it is another one, else the path."""
+    link = group.get(name, getlink=True)
+    return str(getattr(link, "filename", None) or getattr(link, "path", None) or name)
 
 
 def _attribute(obj: Any, name: str) -> Any:

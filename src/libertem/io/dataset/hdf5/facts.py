@@ -10,12 +10,15 @@ import numpy as np
 from libertem.common.math import prod
 from libertem.exceptions import DataSetException
 from libertem.io.dataset.base.framefile import FrameFacts
-from libertem.io.dataset.hdf5.candidates import Candidate, choose, find_candidates, list_candidates
+from libertem.io.dataset.hdf5.candidates import Candidate, Found, choose, find_candidates, list_candidates
 from libertem.io.dataset.hdf5.layout import H5Piece, describe
-from libertem.io.dataset.hdf5.library import as_hdf5_error, import_h5py, open_hdf5
+from libertem.io.dataset.hdf5.library import LIBRARY_ERRORS, import_h5py, open_hdf5
 from libertem.io.dataset.hdf5.masters import DetectorFacts, describe_group, read_detector
 
 __all__ = ["H5Facts", "dataset_rows", "inspect_file", "object_at", "recognize_file"]
+
+MAX_LISTED = 10
+"""Names in an error; more help nobody."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,10 +68,19 @@ def _infer(file: Any, path: str) -> str:
     raise DataSetException(
         f"Unable to infer dataset from file {path}",
         path=path,
-        found=None if found.is_complete else "more objects than can be searched in a few seconds",
+        found=_why_nothing(found),
         expected="a data set of numbers with at least three axes",
         hint="name it with ds_path='path/in/the/file'",
     )
+
+
+def _why_nothing(found: Found) -> str | None:
+    if not found.is_complete:
+        return "more objects than can be searched in a few seconds"
+    if found.dangling:
+        more = ", ..." if len(found.dangling) > MAX_LISTED else ""
+        return f"links that lead nowhere: {', '.join(found.dangling[:MAX_LISTED])}{more}"
+    return None
 
 
 def object_at(file: Any, ds_path: str, path: str) -> Any:
@@ -76,13 +88,16 @@ def object_at(file: Any, ds_path: str, path: str) -> Any:
     h5py = import_h5py()
     try:
         return file[ds_path]
-    except (KeyError, OSError) as err:
-        with as_hdf5_error(path, "the objects of the file cannot be listed"):
-            link = file.get(ds_path, getlink=True) if ds_path in file or _is_link(file, ds_path) else None
+    except LIBRARY_ERRORS as err:
+        link = _link_at(file, ds_path)
         if isinstance(link, h5py.ExternalLink | h5py.SoftLink):
             target = getattr(link, "filename", link.path)
             raise DataSetException(
                 "ds_path is a link that leads nowhere", path=path, found=f"{ds_path!r}, a link to {target}"
+            ) from err
+        if not isinstance(err, KeyError | OSError):
+            raise DataSetException(
+                f"not a path in an HDF5 file: {err}", path=path, found=repr(ds_path)
             ) from err
         raise DataSetException(
             "there is no such data set in the file",
@@ -90,19 +105,17 @@ def object_at(file: Any, ds_path: str, path: str) -> Any:
             found=f"ds_path={ds_path!r}",
             expected=_known_names(file),
         ) from err
-    except (ValueError, TypeError, RuntimeError) as err:
-        raise DataSetException(f"not a path in an HDF5 file: {err}", path=path, found=repr(ds_path)) from err
 
 
-def _is_link(file: Any, ds_path: str) -> bool:
+def _link_at(file: Any, ds_path: str) -> Any:
     try:
-        return file.get(ds_path, getlink=True) is not None
-    except (KeyError, ValueError, RuntimeError):
-        return False
+        return file.get(ds_path, getlink=True)
+    except LIBRARY_ERRORS:
+        return None
 
 
 def _known_names(file: Any) -> str:
-    names = [candidate.name for candidate in find_candidates(file, _clock).candidates[:10]]
+    names = [candidate.name for candidate in find_candidates(file, _clock).candidates[:MAX_LISTED]]
     return f"one of {', '.join(names)}" if names else "a data set with at least three axes"
 
 
@@ -110,7 +123,7 @@ def _facts(ds_path: str, pieces: tuple[H5Piece, ...], detector: DetectorFacts | 
     first = pieces[0]
     n = sum(piece.num_frames for piece in pieces)
     nav_shape = first.layout.nav_shape if len(pieces) == 1 else (n,)
-    notices = []
+    notices = [piece.layout.notice for piece in pieces if piece.layout.notice]
     if detector is not None and detector.n_promised is not None:
         n_images, n_triggers = detector.n_images or 1, detector.n_triggers or 1
         if detector.n_promised > n > 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from libertem.common.math import prod
 from libertem.exceptions import DataSetException
 from libertem.io.dataset.base.files import File
 from libertem.io.dataset.hdf5.candidates import is_pixel_dtype
+from libertem.io.dataset.hdf5.external import check_sources, find_raw_files
 from libertem.io.dataset.hdf5.filters import BLOSC2, Filter, filter_name, why_not_decodable, why_unusual
 from libertem.io.dataset.hdf5.library import as_hdf5_error, import_h5py
 from libertem.io.dataset.hdf5.units import UnitGrid
@@ -42,6 +43,8 @@ class Layout:
     """As a raw file; chunk by chunk past HDF5; or with HDF5, which has a lock."""
     reason: str = ""
     """Why HDF5 has to do it."""
+    notice: str = ""
+    """What the user should know when loading it."""
 
     @cached_property
     def units(self) -> UnitGrid:
@@ -156,16 +159,16 @@ def describe(dset: Any, sig_dims: int, *, path: str) -> H5Piece:
     with as_hdf5_error(path, "a data set of the file is damaged"):
         dtype = _dtype_of(dset, path)
         n_nav = _count_nav_axes(dset, sig_dims, path)
-        layout, offset = _layout_of(dset, dtype, n_nav)
+        layout, place = _layout_of(dset, dtype, n_nav, path)
     if layout.access == "library":
         _require_filters(layout, path)
     return H5Piece(
-        _same(os.fsdecode(dset.file.filename), path),
+        _same(place.path, path),
         0,
         prod(layout.nav_shape),
         dtype,
         layout.sig_shape,
-        file_header=offset,
+        file_header=place.offset,
         dataset=dset.name,
         layout=layout,
     )
@@ -215,52 +218,83 @@ def _dtype_of(dset: Any, path: str) -> np.dtype[Any]:
     return np.dtype(dtype.str)
 
 
-def _layout_of(dset: Any, dtype: np.dtype[Any], n_nav: int) -> tuple[Layout, int]:
-    """Layout, and where pixels start if they are in one piece."""
+class _Place(NamedTuple):
+    """Where a data set is, and how it is read."""
+
+    access: Literal["mapped", "chunks", "library"]
+    reason: str
+    path: str
+    offset: int = 0
+    """Byte where pixels start if they are in one piece."""
+    notice: str = ""
+
+
+def _layout_of(dset: Any, dtype: np.dtype[Any], n_nav: int, path: str) -> tuple[Layout, _Place]:
     nav_shape, sig_shape = dset.shape[:n_nav], dset.shape[n_nav:]
     plist = dset.id.get_create_plist()
     filters = []
     for k in range(plist.get_nfilters()):
         filter_id, _, values, _ = plist.get_filter(k)
         filters.append(Filter(filter_id, tuple(values)))
-    access, reason, offset = _access_of(dset, dtype, plist, tuple(filters))
-    return Layout(nav_shape, sig_shape, dset.chunks, tuple(filters), access, reason), offset
+    place = _place_of(dset, dtype, plist, tuple(filters), path)
+    how = (place.access, place.reason, place.notice)
+    return Layout(nav_shape, sig_shape, dset.chunks, tuple(filters), *how), place
 
 
-def _access_of(
-    dset: Any, dtype: np.dtype[Any], plist: Any, filters: tuple[Filter, ...]
-) -> tuple[Literal["mapped", "chunks", "library"], str, int]:
+def _place_of(dset: Any, dtype: np.dtype[Any], plist: Any, filters: tuple[Filter, ...], path: str) -> _Place:
     h5py = import_h5py()
-    kind = plist.get_layout()
-    if dset.is_virtual:
-        return "library", "it is a virtual data set", 0
-    if plist.get_external_count():
-        return "library", "its pixels are in external files", 0
-    if dset.file.swmr_mode or dset.file.driver not in ("sec2", "stdio", "windows"):
-        return "library", "the file is being written, or has an unusual form", 0
+    own = os.fsdecode(dset.file.filename)
     # Numbers of odd precision and the like are converted by HDF5.
-    if h5py.h5t.py_create(dset.dtype, logical=True) != dset.id.get_type():
-        return "library", "its numbers are stored in an unusual form", 0
+    is_plain = h5py.h5t.py_create(dset.dtype, logical=True) == dset.id.get_type()
+    if dset.is_virtual:
+        return _Place("library", "it is a virtual data set", own, notice=check_sources(dset, path))
+    if plist.get_external_count():
+        return _place_of_raw(dset, dtype, plist, own, is_plain=is_plain)
+    if dset.file.swmr_mode or dset.file.driver not in ("sec2", "stdio", "windows"):
+        return _Place("library", "the file is being written, or has an unusual form", own)
+    if not is_plain:
+        return _Place("library", "its numbers are stored in an unusual form", own)
+    kind = plist.get_layout()
     if kind == h5py.h5d.CONTIGUOUS:
-        offset = dset.id.get_offset()
-        if offset is None:
-            return "library", "nothing has been written yet", 0
-        size = os.path.getsize(dset.file.filename)
-        expected = offset + prod(dset.shape) * dtype.itemsize
-        if size < expected:
-            raise DataSetException(
-                "the file is shorter than its data",
-                path=os.fsdecode(dset.file.filename),
-                found=f"{size} bytes",
-                expected=f"at least {expected} bytes",
-            )
-        return "mapped", "", int(offset)
+        return _place_of_one_piece(dset, dtype, own)
     if kind != h5py.h5d.CHUNKED:
-        return "library", "its pixels are stored in the header", 0
+        return _Place("library", "its pixels are stored in the header", own)
     if not hasattr(dset.id, "chunk_iter"):
-        return "library", "this version of HDF5 cannot list chunks", 0
+        return _Place("library", "this version of HDF5 cannot list chunks", own)
     reason = why_not_decodable(filters) or _why_unusual(dset, filters)
-    return ("chunks", "", 0) if reason is None else ("library", reason, 0)
+    return _Place("chunks", "", own) if reason is None else _Place("library", reason, own)
+
+
+def _place_of_one_piece(dset: Any, dtype: np.dtype[Any], own: str) -> _Place:
+    offset = dset.id.get_offset()
+    if offset is None:
+        return _Place("library", "nothing has been written yet", own)
+    size = os.path.getsize(own)
+    expected = offset + prod(dset.shape) * dtype.itemsize
+    if size < expected:
+        raise DataSetException(
+            "the file is shorter than its data",
+            path=own,
+            found=f"{size} bytes",
+            expected=f"at least {expected} bytes",
+        )
+    return _Place("mapped", "", own, int(offset))
+
+
+def _place_of_raw(dset: Any, dtype: np.dtype[Any], plist: Any, own: str, *, is_plain: bool) -> _Place:
+    """Pixels in raw files: one of them is read as such, several are left to HDF5 if it finds them."""
+    parts = find_raw_files(plist, own, prod(dset.shape) * dtype.itemsize)
+    if len(parts) == 1 and is_plain:
+        return _Place("mapped", "", parts[0].path, parts[0].offset)
+    beside = next((part for part in parts if part.is_beside), None)
+    if beside is not None:
+        raise DataSetException(
+            "HDF5 does not find an external file that is there",
+            path=own,
+            found=beside.path,
+            hint="set the environment variable HDF5_EXTFILE_PREFIX to '${ORIGIN}', before Python starts",
+        )
+    return _Place("library", "its pixels are in external files", own)
 
 
 def _why_unusual(dset: Any, filters: tuple[Filter, ...]) -> str | None:

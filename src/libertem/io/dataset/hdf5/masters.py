@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from libertem.exceptions import DataSetException
-from libertem.io.dataset.hdf5.candidates import LINKED_PART, is_pixel_dtype
+from libertem.io.dataset.hdf5.candidates import LINKED_PART, describe_link, is_pixel_dtype
 from libertem.io.dataset.hdf5.layout import H5Piece, describe
 from libertem.io.dataset.hdf5.library import LIBRARY_ERRORS, as_hdf5_error, import_h5py, open_hdf5
 
@@ -127,17 +127,12 @@ def _members(group: Any, sig_dims: int, path: str) -> tuple[list[tuple[str, Any]
         try:
             member = group[name]
         except LIBRARY_ERRORS:
-            missing.append(_describe_link(group, name))
+            missing.append(describe_link(group, name))
             continue
         has_frames = isinstance(member, h5py.Dataset) and len(member.shape or ()) > sig_dims
         if has_frames and (linked or is_pixel_dtype(member.dtype)):
             found.append((name, member))
     return found, missing
-
-
-def _describe_link(group: Any, name: str) -> str:
-    link = group.get(name, getlink=True)
-    return str(getattr(link, "filename", None) or getattr(link, "path", None) or name)
 
 
 def _first_image(dset: Any) -> int | None:
