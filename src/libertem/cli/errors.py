@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from libertem.exceptions import DataSetException
 
 __all__ = ["sentence"]
@@ -13,6 +15,18 @@ _ADVICE = (
     ("leave nav_shape out", "leave --nav-shape out"),
     ("leave sig_shape out", "leave --sig-shape out"),
     ("overwrite=True", "--overwrite"),
+)
+
+# How Python says that arguments do not fit a constructor, and what that means here.
+_WRONG_ARGUMENTS = (
+    (
+        re.compile(r"^\S+\(\) missing \d+ required [\w -]*arguments?: (.*)$"),
+        r"this type needs more to be known: \1 (give --param NAME=VALUE)",
+    ),
+    (
+        re.compile(r"^\S+\(\) got an unexpected keyword argument ('\w+').*$"),
+        r"this type has no parameter \1 (given with --param)",
+    ),
 )
 
 _EXPECTED = (DataSetException, OSError, ValueError, TypeError, IndexError, ImportError, MemoryError)
@@ -32,6 +46,8 @@ def sentence(err: BaseException) -> str:
         text = "there is not enough memory"
     elif not isinstance(err, _EXPECTED):
         text = f"unexpected {type(err).__name__}: {text} (--debug shows where it comes from)"
+    for pattern, here in _WRONG_ARGUMENTS:
+        text = pattern.sub(here, text)
     for python, here in _ADVICE:
         text = text.replace(python, here)
     return " ".join(text.split())
