@@ -57,8 +57,8 @@ class Layout:
         return UnitGrid(self.nav_shape, self.sig_shape, (1,) * (n_nav - 1) + (along,), self.sig_shape)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Cheap to make again and large to send.
-        return {name: value for name, value in self.__dict__.items() if name != "units"}
+        # Units are cheap to make again and large to send; the notice has been given when data are shipped.
+        return {name: value for name, value in self.__dict__.items() if name not in ("units", "notice")}
 
 
 class H5Piece(File):
