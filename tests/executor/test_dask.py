@@ -21,7 +21,9 @@ from libertem.common.progress import ProgressReporter
 from libertem.common.scheduler import Scheduler
 from libertem.exceptions import ExecutorError, ExecutorSpecException, ResourceError
 from libertem.executor.dask import DaskJobExecutor, cluster_spec
+from libertem.executor.dask.run import _Pace
 from libertem.executor.dask.snooze import Snoozer
+from libertem.executor.dask.worker import Finished
 from libertem.executor.inline import InlineJobExecutor
 from libertem.udf import UDF
 from libertem.udf.com import CoMUDF
@@ -536,3 +538,58 @@ def test_clusters_are_made_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     assert made[-1]["client_kwargs"] == {"set_as_default": True}
     assert made[-1]["snooze_timeout"] == 120
+
+
+# --- many small partitions ---
+
+
+def test_short_tasks_go_together_but_are_merged_one_by_one(ctx: Context, tmp_path: Path) -> None:
+    n = 200
+    path = tmp_path / "many.raw"
+    np.ones((n, 2, 2), dtype="f4").tofile(path)
+    ds = ctx.load("raw", path=str(path), dtype="f4", nav_shape=(n,), sig_shape=(2, 2), num_partitions=n)
+
+    class Count(UDF):
+        """Merges in a way of its own, so that nothing is merged on workers."""
+
+        def get_result_buffers(self) -> dict[str, Any]:
+            return {"count": self.buffer(kind="single", dtype="int64"), "n": self.buffer(kind="nav")}
+
+        def process_frame(self, frame: Any) -> None:
+            self.results.count[:] += 1
+            self.results.n[:] = 1
+
+        def merge(self, dest: Any, src: Any) -> None:
+            dest.count[:] += src.count
+            dest.n[:] = src.n
+
+    submitted = []
+    executor: Any = ctx.executor
+    submit = executor.client.submit
+
+    def spy(*args: Any, **kwargs: Any) -> Any:
+        submitted.append(args[0])
+        return submit(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(executor.client, "submit", spy)
+        steps = [int(step.damage.data.sum()) for step in ctx.run_udf_iter(dataset=ds, udf=Count())]
+        result = ctx.run_udf(dataset=ds, udf=Count())
+    assert steps == list(range(1, n + 1))
+    assert result["count"].data.tolist() == [n]
+    assert len(submitted) < n
+
+
+def test_batches_are_bounded_by_time_size_and_the_rest_of_the_run() -> None:
+    pace = _Pace()
+    assert pace.batch_size(1000, 2) == 1
+    pace.note(Finished(results=[None] * 10, seconds=0.01, n_bytes=0))
+    assert pace.batch_size(10_000, 2) == 100
+    assert pace.batch_size(80, 2) == 10
+    assert pace.batch_size(7, 2) == pace.batch_size(1, 2) == 1
+    assert pace.batch_size(10_000, 0) == 100
+    # Slower than before, and with larger results.
+    pace.note(Finished(results=[None], seconds=0.039, n_bytes=0))
+    assert pace.batch_size(10_000, 2) == 5
+    pace.note(Finished(results=[None], seconds=0.0, n_bytes=1 << 26))
+    assert pace.batch_size(10_000, 2) == 1

@@ -6,7 +6,7 @@ import pickle
 import queue
 import uuid
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future as LocalFuture
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,12 +16,13 @@ import cloudpickle
 from libertem.exceptions import ExecutorError, JobCancelledError
 from libertem.executor.dask.connection import CHECK_SECONDS, LOST_WORK, Connection, Watch
 from libertem.executor.dask.worker import (
+    Finished,
     MissingParameters,
     forget_parameters,
     give_up,
     patch_parameters,
     receive_parameters,
-    run_task,
+    run_tasks,
 )
 
 if TYPE_CHECKING:
@@ -32,6 +33,15 @@ __all__ = ["Handle", "Run"]
 
 TASKS_PER_THREAD = 2
 """One that runs, and one that waits so that the worker need not."""
+
+BATCH_SECONDS = 0.1
+"""Tasks that are shorter go together: each message costs scheduler and main process some milliseconds."""
+
+BATCHES_LEFT = 4
+"""As many batches per worker the rest of a run must allow, so that workers end together."""
+
+MAX_BATCH_BYTES = 1 << 25
+"""Results that may come together."""
 
 WAIT_S = 10.0
 """For workers to receive something. One that gets a task first says so, and gets it again."""
@@ -77,12 +87,47 @@ class Handle:
 
 @dataclass(frozen=True)
 class _Started:
-    """A task on its way."""
+    """Tasks on their way."""
 
-    task: TaskProtocol
+    tasks: Sequence[TaskProtocol]
     future: Any
     """Of Dask."""
     attempt: int
+
+    def describe(self) -> str:
+        """Which partitions."""
+        names = [task.get_partition().get_ident() for task in (self.tasks[0], self.tasks[-1])]
+        return names[0] if len(self.tasks) == 1 else f"{names[0]} to {names[1]}"
+
+
+class _Pace:
+    """Decides how many tasks go together, from what tasks have taken so far.
+
+    All of it is forgotten soon: partitions of a run may differ.
+    """
+
+    def __init__(self) -> None:
+        self._seconds: float | None = None
+        self._n_bytes = 0.0
+
+    def note(self, finished: Finished) -> None:
+        """Some tasks have come back."""
+        n = len(finished.results)
+        seconds, n_bytes = finished.seconds / n, finished.n_bytes / n
+        if self._seconds is not None:
+            seconds, n_bytes = (seconds + self._seconds) / 2, (n_bytes + self._n_bytes) / 2
+        self._seconds, self._n_bytes = seconds, n_bytes
+
+    def batch_size(self, n_waiting: int, n_places: int) -> int:
+        """How many of the waiting tasks to submit together."""
+        if self._seconds is None:
+            return 1
+        limits = (
+            BATCH_SECONDS / max(self._seconds, 1e-6),
+            MAX_BATCH_BYTES / max(self._n_bytes, 1),
+            n_waiting / (BATCHES_LEFT * max(1, n_places)),
+        )
+        return max(1, int(min(limits)))
 
 
 class Run:
@@ -127,6 +172,7 @@ class Run:
         resources = self._resources(self._waiting[0]) if self._waiting else {}
         self._watch = Watch(connection, resources)
         self._n_places = 0
+        self._pace = _Pace()
         self._started: dict[LocalFuture[Any], _Started] = {}
         # What happened: a result arrived, a message arrived, or (None) somebody wants the run to stop.
         self._events: queue.SimpleQueue[LocalFuture[Any] | bytes | None] = queue.SimpleQueue()
@@ -140,55 +186,57 @@ class Run:
         try:
             while True:
                 while self._waiting and len(self._started) < TASKS_PER_THREAD * max(1, self._n_places):
-                    self._submit(self._waiting.popleft(), attempt=1)
+                    n = self._pace.batch_size(len(self._waiting), self._n_places)
+                    self._submit([self._waiting.popleft() for _ in range(n)], attempt=1)
                 if not self._started:
                     return
                 finished = self._next_finished()
                 started = self._started.pop(finished)
-                result = self._result(finished, started.task)
+                result = self._result(finished, started)
                 started.future.release()
                 if isinstance(result, MissingParameters):
                     self._repeat(started, result)
                 else:
-                    yield result, started.task
+                    self._pace.note(result)
+                    yield from zip(result.results, started.tasks, strict=True)
         finally:
             self._end()
 
-    def _submit(self, task: TaskProtocol, attempt: int) -> None:
+    def _submit(self, tasks: Sequence[TaskProtocol], attempt: int) -> None:
         try:
-            self._start(task, attempt)
+            self._start(tasks, attempt)
         except Exception as err:
             # Somebody has closed the client meanwhile.
             if self._stop_reason is not None:
                 raise JobCancelledError(self._stop_reason) from err
             raise
 
-    def _start(self, task: TaskProtocol, attempt: int) -> None:
+    def _start(self, tasks: Sequence[TaskProtocol], attempt: int) -> None:
         future = self._connection.client.submit(
-            run_task,
+            run_tasks,
             # Pickled here: an error is raised by this call, and Dask does not look inside.
-            cloudpickle.dumps(task),
+            cloudpickle.dumps(list(tasks)),
             self._handle.key,
             self._handle.pickled_patches,
             self.id,
             self._topic,
-            key=f"libertem-task-{self.id}-{task.idx}-{attempt}",
-            resources=dict(self._resources(task)) or None,
+            key=f"libertem-task-{self.id}-{tasks[0].idx}-{attempt}",
+            resources=dict(self._resources(tasks[0])) or None,
         )
         fetched = self._connection.fetch(future)
-        self._started[fetched] = _Started(task, future, attempt)
+        self._started[fetched] = _Started(tasks, future, attempt)
         fetched.add_done_callback(self._events.put)
 
     def _repeat(self, started: _Started, missing: MissingParameters) -> None:
-        """Give a worker what it lacks to begin a task, and let the task start again."""
+        """Give a worker what it lacks to begin, and let the tasks start again."""
         if started.attempt == MAX_ATTEMPTS:
-            ident = started.task.get_partition().get_ident()
             raise ExecutorError(
                 f"workers are restarted again and again, the last was {missing.name} ({missing.address}), "
-                f"which was to process {ident} (a worker that needs more memory than its limit is ended)"
+                f"which was to process {started.describe()} "
+                "(a worker that needs more memory than its limit is ended)"
             )
         self._handle.send([missing.address])
-        self._submit(started.task, started.attempt + 1)
+        self._submit(started.tasks, started.attempt + 1)
 
     def _next_finished(self) -> LocalFuture[Any]:
         while True:
@@ -204,13 +252,14 @@ class Run:
             elif event is not None:
                 return event
 
-    def _result(self, finished: LocalFuture[Any], task: TaskProtocol) -> Any:
+    def _result(self, finished: LocalFuture[Any], started: _Started) -> Finished | MissingParameters:
         try:
-            return finished.result()
+            result: Finished | MissingParameters = finished.result()
+            return result
         except LOST_WORK as err:
             if self._stop_reason is not None:
                 raise JobCancelledError(self._stop_reason) from err
-            raise self._connection.explain(err, task.get_partition().get_ident()) from err
+            raise self._connection.explain(err, started.describe()) from err
 
     def on_message(self, message: bytes) -> None:
         """A task has sent a message; may be called in any thread."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import signal
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,13 +18,14 @@ from libertem.exceptions import ExecutorError
 from libertem.executor.base import Environment
 
 __all__ = [
+    "Finished",
     "MissingParameters",
     "call",
     "forget_parameters",
     "give_up",
     "patch_parameters",
     "receive_parameters",
-    "run_task",
+    "run_tasks",
     "set_up_worker",
 ]
 
@@ -131,12 +133,27 @@ class DaskWorkerContext(WorkerContext):
         get_worker().log_event(self._topic, {"run_id": self._run_id, "message": message})
 
 
-def run_task(pickled: bytes, key: str, pickled_patches: bytes, run_id: str, topic: str) -> Any:
-    """Carry out one task of a run, or return `MissingParameters`."""
+@dataclass(frozen=True)
+class Finished:
+    """Results of some tasks of a run, and what they took."""
+
+    results: list[Any]
+    """In the order of the tasks."""
+    seconds: float
+    """All of them together."""
+    n_bytes: int
+    """Size of the arrays in all results."""
+
+
+def run_tasks(
+    pickled: bytes, key: str, pickled_patches: bytes, run_id: str, topic: str
+) -> Finished | MissingParameters:
+    """Carry out some tasks of a run, one after the other."""
     if key not in _parameters:
         worker = get_worker()
         return MissingParameters(str(worker.name), worker.address)
-    params = _parameters[key].get(pickle.loads(pickled_patches))
+    begin = time.perf_counter()
+    patches = pickle.loads(pickled_patches)
     env = Environment(
         threads_per_worker=1,
         worker_context=DaskWorkerContext(topic, run_id),
@@ -144,8 +161,17 @@ def run_task(pickled: bytes, key: str, pickled_patches: bytes, run_id: str, topi
         # A worker may have several threads.
         threaded_executor=True,
     )
-    env.check_cancelled()
-    return pickle.loads(pickled)(params, env)
+    results = []
+    for task in pickle.loads(pickled):
+        env.check_cancelled()
+        # Each time: they may have been changed meanwhile.
+        results.append(task(_parameters[key].get(patches), env))
+    return Finished(results, time.perf_counter() - begin, sum(map(_array_bytes, results)))
+
+
+def _array_bytes(result: Any) -> int:
+    """Size of the arrays in the results of UDFs; 0 for anything else."""
+    return sum(int(array.nbytes) for udf in getattr(result, "arrays", ()) for array in udf.values())
 
 
 def give_up(run_id: str) -> None:
