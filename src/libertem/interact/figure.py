@@ -11,7 +11,7 @@ import numpy as np
 from libertem.udf.raw import PickUDF
 from libertem.udf.sum import SumUDF
 from libertem.udf.sumsigudf import SumSigUDF
-from libertem.viz.figures import PlainFigure, Ruler, draw_frame, draw_map, rulers
+from libertem.viz.figures import PlainFigure, Ruler, draw_frame, draw_map, row_height, rulers
 from libertem.viz.images import real_values
 
 if TYPE_CHECKING:
@@ -121,17 +121,21 @@ def signal_rulers(dataset: DataSet) -> tuple[Ruler, ...]:
 def _single(
     ctx: Any, dataset: DataSet, position: tuple[int, ...], *, log: bool, progress: Any
 ) -> PlainFigure:
+    frame_shape = dataset.shape.sig.to_tuple()
     roi = np.zeros(dataset.shape.nav.to_tuple(), dtype=bool)
     roi[position] = True
     picked = ctx.run_udf(dataset=dataset, udf=PickUDF(), roi=roi, progress=progress)
     frame = real_values(np.asarray(picked["intensity"].data)[0])
-    figure = PlainFigure(6, 5, _title(dataset))
+    figure = PlainFigure(6, row_height(6, [frame_shape]), _title(dataset))
     place = ", ".join(str(index) for index in position)
+    # Noise of a detector that does not count lies two decades below its bright discs; counts have none.
+    decades = 4 if np.dtype(dataset.dtype).kind in "biu" else 2
     draw_frame(
         figure.subplots(),
         f"frame at ({place})",
         frame,
         signal_rulers(dataset),
+        decades=decades,
         log=log,
         label=_values(dataset),
     )
@@ -140,13 +144,13 @@ def _single(
 
 def _overview(ctx: Any, dataset: DataSet, *, log: bool, progress: Any) -> PlainFigure:
     total, each = ctx.run_udf(dataset=dataset, udf=[SumUDF(), SumSigUDF()], progress=progress)
-    n_frames = dataset.shape.nav.size
+    n_frames, frame_shape = dataset.shape.nav.size, dataset.shape.sig.to_tuple()
     mean: npt.NDArray[Any] = real_values(np.asarray(total["intensity"].data)) / n_frames
     if n_frames == 1:
-        figure = PlainFigure(6, 5, _title(dataset))
+        figure = PlainFigure(6, row_height(6, [frame_shape]), _title(dataset))
         draw_frame(figure.subplots(), "frame", mean, signal_rulers(dataset), log=log, label=_values(dataset))
         return figure
-    figure = PlainFigure(11.5, 4.8, _title(dataset))
+    figure = PlainFigure(11.5, row_height(5.75, [frame_shape, dataset.shape.nav.to_tuple()]), _title(dataset))
     left, right = figure.subplots(1, 2)
     draw_frame(left, "mean frame", mean, signal_rulers(dataset), log=log, label=_values(dataset))
     intensity = real_values(np.asarray(each["intensity"].data))

@@ -199,7 +199,15 @@ def draw(findings: Findings, path: str | os.PathLike[str], *, title: str = "") -
         Above all.
     """
     # Late, so that matplotlib is loaded only when something is drawn.
-    from libertem.viz.figures import PlainFigure, draw_deflection, draw_frame, draw_map, outline, rulers
+    from libertem.viz.figures import (
+        PlainFigure,
+        draw_deflection,
+        draw_frame,
+        draw_map,
+        outline,
+        row_height,
+        rulers,
+    )
 
     position, example = findings.example
     n_nav = len(position)
@@ -209,7 +217,8 @@ def draw(findings: Findings, path: str | os.PathLike[str], *, title: str = "") -
     panels = len(findings.maps) + 2 + (0 if findings.com is None else 2)
     n_rows = 1 if panels <= 3 else 2
     n_columns = -(-panels // n_rows)
-    figure = PlainFigure(5.4 * n_columns, 4.5 * n_rows, title)
+    height = row_height(5.4, [nav_shape, sig_shape])
+    figure = PlainFigure(5.4 * n_columns, height * n_rows + 0.2, title)
     axes = list(figure.subplots(n_rows, n_columns, squeeze=False).flat)
     for name, values in findings.maps.items():
         draw_map(axes.pop(0), name, values, scan)

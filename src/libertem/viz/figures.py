@@ -36,6 +36,7 @@ __all__ = [
     "draw_frame",
     "draw_map",
     "outline",
+    "row_height",
     "rulers",
 ]
 
@@ -70,6 +71,21 @@ class PlainFigure(Figure):
         return file.getvalue()
 
 
+def row_height(width: float, shapes: Sequence[Sequence[int]]) -> float:
+    """Height of a row of pictures in inches, so that images leave little empty.
+
+    Parameters
+    ----------
+    width : float
+        Of one picture, in inches, with labels and scale.
+    shapes : sequence of shapes
+        Of what is drawn; curves like to be nearly square.
+    """
+    ratios = [shape[0] / shape[1] if len(shape) == 2 and min(shape) > 1 else 0.85 for shape in shapes]
+    # A quarter of the width is for labels and scale.
+    return 0.95 + 0.72 * width * min(max(0.4, *ratios), 1.25)
+
+
 @dataclass(frozen=True)
 class Ruler:
     """How to label one axis of a picture."""
@@ -82,6 +98,8 @@ class Ruler:
     """From one element to the next, in this unit."""
     n: int
     """Number of elements."""
+    is_counted: bool = False
+    """Whether the unit is one element: then there is nothing between them."""
 
     @property
     def edges(self) -> tuple[float, float]:
@@ -123,7 +141,7 @@ def _ruler(axis: Axis, n: int, what: str, largest: float) -> Ruler:
             "detector": f"detector {axis.name.removeprefix('k')} (px)",
             "channel": "channel",
         }
-        return Ruler(labels[what], 0.0, 1.0, n)
+        return Ruler(labels[what], 0.0, 1.0, n, is_counted=True)
     factor, unit = _shown_unit(axis.unit, largest)
     return Ruler(f"{axis.name} ({unit})", axis.offset / factor, axis.step / factor, n)
 
@@ -154,6 +172,9 @@ def _show(axes: Any, image: npt.NDArray[Any], yx: Sequence[Ruler], **options: An
         **options,
     )
     axes.set(xlabel=x.label, ylabel=y.label)
+    for axis, ruler in ((axes.xaxis, x), (axes.yaxis, y)):
+        if ruler.is_counted:
+            axis.get_major_locator().set_params(integer=True)
     return shown
 
 
@@ -164,23 +185,23 @@ def _add_colorbar(axes: Any, image: Any, label: str) -> None:
 
 def _as_curve(
     values: npt.NDArray[Any], along: Sequence[Ruler], whole: str
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any], str] | None:
-    """Abscissa, values and label of a curve; None for what is an image."""
+) -> tuple[npt.NDArray[Any], Ruler] | None:
+    """Values and ruler of a curve; None for what is an image."""
     long = [ruler for ruler in along if ruler.n > 1]
     if len(along) == 2 and len(long) != 1:
         return None
     if len(long) == 1:
-        return long[0].positions(), values.reshape(-1), long[0].label
+        return values.reshape(-1), long[0]
     shape = tuple(ruler.n for ruler in along)
     label = whole if len(shape) < 2 else f"{whole}, counted through {shape}"
-    return np.arange(values.size), values.reshape(-1), label
+    return values.reshape(-1), Ruler(label, 0.0, 1.0, values.size, is_counted=True)
 
 
-def _draw_curve(axes: Any, x: npt.NDArray[Any], y: npt.NDArray[Any], label: str) -> None:
-    axes.plot(x, y, marker="." if y.size <= FEW_POINTS else "", lw=1)
-    axes.set_xlabel(label)
+def _draw_curve(axes: Any, values: npt.NDArray[Any], along: Ruler) -> None:
+    axes.plot(along.positions(), values, marker="." if values.size <= FEW_POINTS else "", lw=1)
+    axes.set_xlabel(along.label)
     axes.margins(x=0.01)
-    if x.dtype.kind == "i" or np.array_equal(x, np.arange(x.size)):
+    if along.is_counted:
         axes.xaxis.get_major_locator().set_params(integer=True)
 
 
