@@ -176,7 +176,7 @@ def write_nexus(path: Path, data: npt.NDArray[Any], *, soft_link: bool = False) 
 
 def write_dectris(
     folder: Path,
-    parts: Sequence[npt.NDArray[Any]],
+    parts: Iterable[npt.NDArray[Any]],
     *,
     name: str = "scan",
     filters: str = "bitshuffle-lz4",
@@ -189,8 +189,8 @@ def write_dectris(
 
     Parameters
     ----------
-    parts : sequence of array
-        ``(n, height, width)`` for each data file.
+    parts : iterable of array
+        ``(n, height, width)`` for each data file; taken one by one if `triggers` are given.
     name : str
         Beginning of the names of all files.
     numbered : bool
@@ -205,7 +205,10 @@ def write_dectris(
     import h5py
 
     master = folder / f"{name}_master.h5"
-    n_images, n_triggers = (1, sum(len(part) for part in parts)) if triggers is None else triggers
+    if triggers is None:
+        parts = list(parts)
+        triggers = (1, sum(len(part) for part in parts))
+    n_images, n_triggers = triggers
     with h5py.File(master, "w") as file:
         group = _make_nexus_groups(file)
         detector = file["entry/instrument/detector"]

@@ -207,6 +207,43 @@ def test_pixels_that_always_show_the_sentinel_are_excluded(tmp_path: Path) -> No
     assert np.argwhere(excluded).tolist() == [[1, 1]]
 
 
+def test_pixels_that_the_detector_interpolated_are_used(tmp_path: Path) -> None:
+    mask = np.zeros((8, 9), "u4")
+    mask[4] = 1 << 31
+    mask[4, 4] = (1 << 31) | 8
+    ds = load_h5(write_dectris(tmp_path, make_parts(4, 3), maps={"pixel_mask": mask}))
+    excluded = ds.get_correction_data().get_excluded_pixels().todense()
+    assert np.argwhere(excluded).tolist() == [[4, 4]]
+
+
+def test_maps_are_found_beside_the_specific_facts_as_well(tmp_path: Path) -> None:
+    mask = np.zeros((8, 9), "u4")
+    mask[2, 3] = 1
+    flat = np.full((8, 9), 0.5, "f4")
+    path = write_dectris(tmp_path, make_parts(4), maps={"pixel_mask": mask, "flatfield": flat})
+    with h5py.File(path, "r+") as file:
+        for name in ("pixel_mask", "flatfield"):
+            file.move(
+                f"entry/instrument/detector/detectorSpecific/{name}", f"entry/instrument/detector/{name}"
+            )
+    corrections = load_h5(path).get_correction_data()
+    np.testing.assert_array_equal(corrections.get_excluded_pixels().todense(), mask != 0)
+    np.testing.assert_array_equal(corrections.get_gain_map(), flat)
+
+
+def test_old_master_files_link_from_the_entry_itself(tmp_path: Path) -> None:
+    parts = make_parts(4, 3)
+    path = write_dectris(tmp_path, parts)
+    with h5py.File(path, "r+") as file:
+        for name in ("data_000001", "data_000002"):
+            file.move(f"entry/data/{name}", f"entry/{name}")
+        del file["entry/data"]
+    ds = load_h5(path)
+    assert facts(ds)["Data set"] == "entry"
+    assert facts(ds)["Triggers"] == 7
+    assert_delivered(read(ds), np.concatenate(parts), None, repr(ds))
+
+
 def test_gaps_between_modules_become_zero(tmp_path: Path) -> None:
     (frames,) = make_parts(4)
     mask = np.zeros((8, 9), "u4")

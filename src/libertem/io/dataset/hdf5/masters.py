@@ -7,7 +7,7 @@
 | ``/entry/data/data_000001``, ... | links to ``/entry/data/data`` of ``x_data_000001.h5``, ...: (frames, height, width) |
 | their attributes ``image_nr_low``, ``image_nr_high`` | first and last frame in the file, counted from 1 |
 | ``/entry/instrument/detector/detectorSpecific``: ``nimages``, ``ntrigger`` | frames per trigger, and triggers |
-| the same: ``pixel_mask`` | 0 where a pixel is good |
+| the same, or ``/entry/instrument/detector``: ``pixel_mask`` | 0 where a pixel is good, bit 31 where its value comes from neighbours |
 | the same: ``flatfield`` | factor for each pixel |
 | ``/entry/instrument/detector``: ``flatfield_correction_applied``, ``pixel_mask_applied`` | whether the detector has done that already |
 
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 __all__ = ["DetectorFacts", "correction_maps", "describe_group", "read_detector"]
 
 DETECTOR = "entry/instrument/detector"
+
+VIRTUAL_PIXEL = 1 << 31
+"""Bit of the pixel mask: a pixel between chips whose value the detector has interpolated. It is used."""
 
 MAX_MAP_PX = 1 << 28
 """Larger maps are no maps of a detector."""
@@ -187,14 +190,14 @@ def read_detector(file: Any, pieces: list[H5Piece]) -> DetectorFacts:
     """What a master file says about the detector; nothing if it is none."""
     sig_shape = pieces[0].layout.sig_shape
     specific = f"{DETECTOR}/detectorSpecific"
-    marked = _read(file, f"{specific}/pixel_mask", sig_shape)
+    marked = _read_map(file, "pixel_mask", sig_shape)
     n_images = _number(file, f"{specific}/nimages")
-    mask = np.zeros(sig_shape, dtype=bool) if marked is None else marked != 0
+    mask = np.zeros(sig_shape, dtype=bool) if marked is None else _is_marked(marked)
     if n_images is not None:
         mask |= _unreadable(pieces)
     flatfield = None
     if not _number(file, f"{DETECTOR}/flatfield_correction_applied"):
-        flatfield = _read(file, f"{specific}/flatfield", sig_shape)
+        flatfield = _read_map(file, "flatfield", sig_shape)
         if flatfield is not None and (not np.isfinite(flatfield).all() or (flatfield == 1).all()):
             flatfield = None
     return DetectorFacts(
@@ -203,6 +206,12 @@ def read_detector(file: Any, pieces: list[H5Piece]) -> DetectorFacts:
         pixel_mask=mask if mask.any() else None,
         flatfield=flatfield,
     )
+
+
+def _is_marked(pixel_mask: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    if pixel_mask.dtype.kind in "iu" and pixel_mask.dtype.itemsize >= 4:
+        pixel_mask = pixel_mask.astype(np.int64) & ~VIRTUAL_PIXEL
+    return np.asarray(pixel_mask != 0)
 
 
 def _unreadable(pieces: list[H5Piece]) -> npt.NDArray[np.bool_]:
@@ -238,6 +247,12 @@ def _number(file: Any, name: str) -> int | None:
         return int(file[name][()])
     except LIBRARY_ERRORS:
         return None
+
+
+def _read_map(file: Any, name: str, shape: tuple[int, ...]) -> npt.NDArray[Any] | None:
+    """A map of the detector from one of the places where writers put them."""
+    found = _read(file, f"{DETECTOR}/detectorSpecific/{name}", shape)
+    return _read(file, f"{DETECTOR}/{name}", shape) if found is None else found
 
 
 def _read(file: Any, name: str, shape: tuple[int, ...]) -> npt.NDArray[Any] | None:
