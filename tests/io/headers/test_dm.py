@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from libertem.exceptions import DataSetException, HeaderError
-from libertem.io.headers.dm import DMArray, DMTags, parse_tags, parser
+from libertem.io.headers.dm import DMArray, DMTags, parse_tags, parser, tags_to_dict
 from libertem.io.headers.dm.images import DMImage, parse_images
 from libertem.io.headers.dm.parser import AHEAD_BYTES, WINDOW_BYTES
 from libertem.testing.writers.dm import (
@@ -523,3 +523,50 @@ def test_an_order_flag_that_is_no_truth_value_is_refused(flag: Data) -> None:
     image = image_tags(np.zeros((2, 3), "i2"), tags={"Meta Data": {"Data Order Swapped": flag}})
     with pytest.raises(HeaderError, match="Data Order Swapped is no truth value"):
         images_of(make_dm({"ImageList": [image]}))
+
+
+# --- tags as plain data ---
+
+
+def test_tags_become_nested_dicts() -> None:
+    tree: Tree = {
+        "a.b": {"text": text("µm"), "list": [number(5, 1), number(7, 0.5)]},
+        "struct": structure((3, 6), (7, 0.25)),
+        "few": array(10, np.arange(3)),
+        "structs": struct_array((2, 3), np.array([(1, 2)], dtype="<i2,<i4").view("u1")),
+        "many": array(6, np.arange(65)),
+        "large": array(6, np.arange(1000)),
+        "flag": number(8, 1),
+    }
+    assert tags_to_dict(parse(make_dm(tree))) == {
+        "a.b": {"text": "µm", "list": {"0": 1, "1": 0.5}},
+        "struct": [7, 0.25],
+        "few": [0, 1, 2],
+        "structs": [(1, 2)],
+        "many": "array of 65 float32",
+        "large": "array of 1000 float32",
+        "flag": True,
+    }
+
+
+@pytest.mark.parametrize("path", ["a.b", ("a", "b")])
+def test_a_part_of_the_tags_can_be_taken(path: Any) -> None:
+    tree: Tree = {
+        "a": {"b": {"c": number(5, 1), "d": {"e": number(5, 2), "f": number(5, 3)}}, "g": number(5, 4)}
+    }
+    tags = parse(make_dm(tree))
+    assert tags_to_dict(tags, path) == {"c": 1, "d": {"e": 2, "f": 3}}
+    assert tags_to_dict(tags, path, leave_out=("d", "e")) == {"c": 1, "d": {"f": 3}}
+    assert tags_to_dict(tags, "nothing") == {}
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [{f"tag {i}": number(5, i) for i in range(6000)}, {f"tag {i}": text("x" * 400) for i in range(400)}],
+    ids=["tags", "characters"],
+)
+def test_tags_beyond_the_bounds_are_left_out_with_a_remark(entries: dict[str, Tree]) -> None:
+    found = tags_to_dict(parse(make_dm(dict(entries))))
+    assert found.pop("(more tags)") is True
+    assert 300 < len(found) < len(entries)
+    assert list(found) == list(entries)[: len(found)]
