@@ -48,6 +48,7 @@ acceptance:
 
 # Called by `acceptance`, which names the venv.
 run-acceptance: $(VENV)/acceptance.stamp
+	$(BIN)/python -m pip install --quiet --no-deps --force-reinstall .
 	$(BIN)/python -m pip check
 	$(BIN)/python -m pytest tests/acceptance
 
@@ -75,5 +76,5 @@ $(VENV)/test.stamp: pyproject.toml | $(VENV)/pyvenv.cfg
 
 # Together, so that pip sees whether one of them asks for another `libertem`.
 $(VENV)/acceptance.stamp: pyproject.toml tests/acceptance/requirements.txt | $(VENV)/pyvenv.cfg
-	$(BIN)/python -m pip install --quiet --editable . --requirement tests/acceptance/requirements.txt
+	$(BIN)/python -m pip install --quiet . --requirement tests/acceptance/requirements.txt
 	touch $@
