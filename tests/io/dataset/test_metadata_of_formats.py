@@ -781,8 +781,8 @@ EELS_QUANTITIES = {
     "dwell_time": (0.02, "s", "SI.Acquisition.Pixel time (s)"),
     "magnification": (225e3, "", "Microscope Info.Indicated Magnification"),
     "field_of_view": (0.5579168e-6, "m", "Microscope Info.Field of View (µm)"),
-    "convergence_semi_angle": (21e-3, "rad", "EELS.Experimental Conditions.Convergence semi-angle (mrad)"),
-    "collection_semi_angle": (62e-3, "rad", "EELS.Experimental Conditions.Collection semi-angle (mrad)"),
+    "convergence_angle": (21e-3, "rad", "EELS.Experimental Conditions.Convergence semi-angle (mrad)"),
+    "collection_angle": (62e-3, "rad", "EELS.Experimental Conditions.Collection semi-angle (mrad)"),
 }
 EMI_QUANTITIES = {
     "voltage": (200e3, "V", "High tension"),

@@ -42,10 +42,10 @@ QUANTITIES: tuple[tuple[str, str, str], ...] = (
     ("field_of_view", "Microscope Info.Field of View (µm)", "µm"),
     ("beam_current", "Microscope Info.Probe Current (nA)", "nA"),
     ("emission_current", "Microscope Info.Emission Current (µA)", "µA"),
-    ("convergence_semi_angle", "EELS.Experimental Conditions.Convergence semi-angle (mrad)", "mrad"),
-    ("collection_semi_angle", "EELS.Experimental Conditions.Collection semi-angle (mrad)", "mrad"),
+    ("convergence_angle", "EELS.Experimental Conditions.Convergence semi-angle (mrad)", "mrad"),
+    ("collection_angle", "EELS.Experimental Conditions.Collection semi-angle (mrad)", "mrad"),
 )
-"""Name, tag in the group ``ImageTags``, unit. None of them can be zero: that means that it is not known."""
+"""Name, tag in the group ``ImageTags``, unit. Zero means that it is not known. Angles are from the axis."""
 
 CAMERA = "Acquisition.Device.Name"
 
