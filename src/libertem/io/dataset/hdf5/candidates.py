@@ -30,6 +30,7 @@ __all__ = [
     "LINKED_PART",
     "Candidate",
     "Found",
+    "attribute",
     "choose",
     "describe_link",
     "find_candidates",
@@ -196,7 +197,7 @@ class _Search:
     def _marked(self, group: Any) -> str | None:
         """The data set that is marked as signal, as in older files."""
         for name in itertools.islice(group, MAX_MARKED):
-            if name in group and str(_attribute(group[name], "signal")) == "1":
+            if name in group and str(attribute(group[name], "signal")) == "1":
                 return str(name)
         return None
 
@@ -296,7 +297,7 @@ def describe_link(group: Any, name: str) -> str:
     return str(getattr(link, "filename", None) or getattr(link, "path", None) or name)
 
 
-def _attribute(obj: Any, name: str) -> Any:
+def attribute(obj: Any, name: str) -> Any:
     """An attribute as text or number, None if there is none that can be read."""
     try:
         value = obj.attrs.get(name)
@@ -308,5 +309,5 @@ def _attribute(obj: Any, name: str) -> Any:
 
 def _text(obj: Any, name: str) -> str | None:
     """The same if it is text."""
-    value = _attribute(obj, name)
+    value = attribute(obj, name)
     return value if isinstance(value, str) else None

@@ -6,6 +6,7 @@ import itertools
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from libertem.io.corrections.corrset import CorrectionSet
 from libertem.io.dataset.base.backends.contract import IOBackend
 from libertem.io.dataset.base.files import FileSet
 from libertem.io.dataset.base.framefile import FrameFacts, FrameFileDataSet, FrameFileParams
+from libertem.io.dataset.base.metadata import Metadata
 from libertem.io.dataset.base.partition import BasePartition
 from libertem.io.dataset.hdf5.facts import H5Facts, dataset_rows, inspect_file, object_at, recognize_file
 from libertem.io.dataset.hdf5.filters import filter_name
@@ -25,6 +27,7 @@ from libertem.io.dataset.hdf5.frames import n_passes
 from libertem.io.dataset.hdf5.layout import H5Piece
 from libertem.io.dataset.hdf5.library import as_hdf5_error, open_hdf5
 from libertem.io.dataset.hdf5.masters import DetectorFacts, correction_maps
+from libertem.io.dataset.hdf5.metadata import describe_experiment
 from libertem.io.dataset.hdf5.partition import H5Partition
 
 if TYPE_CHECKING:
@@ -229,6 +232,25 @@ class H5DataSet(FrameFileDataSet):
             return CorrectionSet()
         gain, excluded = correction_maps(detector)
         return CorrectionSet(gain=gain, excluded_pixels=excluded, allow_empty=True)
+
+    def _read_metadata(self) -> Metadata:
+        """What the file says about the experiment."""
+        shape = self._stored_shape()
+        with open_hdf5(self._path) as file:
+            obj = object_at(file, self._initialized_ds_path(), self._path)
+            return describe_experiment(file, obj, shape.nav.dims, shape.sig.dims)
+
+    def get_metadata(self) -> Metadata:
+        """What the file says; without the calibration of scan axes that the user has cut in another way."""
+        stored = self._stored_shape().nav.to_tuple()
+        metadata = self._metadata.get(self._read_metadata)
+        if self._nav_shape is not None and self._nav_shape[1:] != stored[1:]:
+            return replace(metadata, nav_axes=())
+        return metadata
+
+    def _stored_shape(self) -> Shape:
+        shape: Shape = self._initialized()["ds_raw_shape"]
+        return shape
 
     # --- reading ---
 

@@ -31,9 +31,10 @@ from libertem.io.dataset.hdf5.library import LIBRARY_ERRORS, as_hdf5_error, impo
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["DetectorFacts", "correction_maps", "describe_group", "read_detector"]
+__all__ = ["DETECTOR", "SPECIFIC", "DetectorFacts", "correction_maps", "describe_group", "read_detector"]
 
 DETECTOR = "entry/instrument/detector"
+SPECIFIC = f"{DETECTOR}/detectorSpecific"
 
 VIRTUAL_PIXEL = 1 << 31
 """Bit of the pixel mask: a pixel between chips whose value the detector has interpolated. It is used."""
@@ -189,9 +190,8 @@ def _in_order(parts: list[_Part], path: str) -> list[_Part]:
 def read_detector(file: Any, pieces: list[H5Piece]) -> DetectorFacts:
     """What a master file says about the detector; nothing if it is none."""
     sig_shape = pieces[0].layout.sig_shape
-    specific = f"{DETECTOR}/detectorSpecific"
     marked = _read_map(file, "pixel_mask", sig_shape)
-    n_images = _number(file, f"{specific}/nimages")
+    n_images = _number(file, f"{SPECIFIC}/nimages")
     mask = np.zeros(sig_shape, dtype=bool) if marked is None else _is_marked(marked)
     if n_images is not None:
         mask |= _unreadable(pieces)
@@ -202,7 +202,7 @@ def read_detector(file: Any, pieces: list[H5Piece]) -> DetectorFacts:
             flatfield = None
     return DetectorFacts(
         n_images=n_images,
-        n_triggers=_number(file, f"{specific}/ntrigger"),
+        n_triggers=_number(file, f"{SPECIFIC}/ntrigger"),
         pixel_mask=mask if mask.any() else None,
         flatfield=flatfield,
     )
@@ -251,7 +251,7 @@ def _number(file: Any, name: str) -> int | None:
 
 def _read_map(file: Any, name: str, shape: tuple[int, ...]) -> npt.NDArray[Any] | None:
     """A map of the detector from one of the places where writers put them."""
-    found = _read(file, f"{DETECTOR}/detectorSpecific/{name}", shape)
+    found = _read(file, f"{SPECIFIC}/{name}", shape)
     return _read(file, f"{DETECTOR}/{name}", shape) if found is None else found
 
 
