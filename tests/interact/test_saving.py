@@ -199,7 +199,7 @@ def test_workers_of_a_cluster_read_and_this_process_writes(
     np.save(tmp_path / "scan.npy", DATA)
     # Its workers are threads, which start faster. What they get is described, as for processes.
     cluster = distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
+        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=":0"
     )
     client = distributed.Client(cluster)
     with cluster, client, Context(executor=DaskJobExecutor(client)) as ctx:
