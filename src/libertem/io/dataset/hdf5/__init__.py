@@ -8,9 +8,9 @@
 
 Axes are never exchanged: the last ones belong to the frame, those before to the scan.
 
-`library` opens files, `candidates` finds the data, `layout` and `masters` describe it, `units` and
-`chunktable` say which bytes hold a frame, `filters` and `kernels` decode them, `readers` and `frames` make
-blocks of frames.
+`library` opens files, `candidates` finds the data; `layout`, `masters` and `external` describe it, `metadata`
+describes the experiment; `units` and `chunktable` say which bytes hold a frame, `filters`, `blosc2` and
+`kernels` decode them, `rows` puts parts of frames together, `readers` and `frames` make blocks of frames.
 
 Sources: HDF5 file format; list of registered filters; conventions of the programs named in the documentation.
 """

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -18,8 +17,9 @@ from libertem.common.math import prod
 from libertem.exceptions import DataSetException
 from libertem.io.dataset.base.backends.rawio import RawFile
 from libertem.io.dataset.hdf5.chunktable import chunk_table
-from libertem.io.dataset.hdf5.filters import KERNELS, ChunkDecoder
+from libertem.io.dataset.hdf5.filters import ChunkDecoder
 from libertem.io.dataset.hdf5.library import as_hdf5_error, open_hdf5
+from libertem.io.dataset.hdf5.rows import RowCopier
 from libertem.io.dataset.hdf5.units import ChunkPlace
 
 if TYPE_CHECKING:
@@ -40,12 +40,6 @@ MAX_SPAN = 16 << 20
 
 JOINT_BYTES = 1 << 19
 """So many bytes are decoded together, if the filters allow that."""
-
-SHORT_ROW_BYTES = 4096
-"""NumPy copies rows of this size as fast as memory allows."""
-
-MIN_ROWS = 16
-"""Fewer rows are not worth a call of a compiled function."""
 
 AHEAD_BYTES = 16 << 20
 """The system is asked to fetch so many bytes before they are needed."""
@@ -101,50 +95,6 @@ class _Content(NamedTuple):
     """As an array, if it has been decoded already."""
 
 
-class _RowCopier:
-    """Copies chunks to their places in frames.
-
-    Parameters
-    ----------
-    dtype : np.dtype
-        Of the pixels.
-    """
-
-    def __init__(self, dtype: np.dtype[Any]) -> None:
-        self._unit = np.dtype(f"u{min(dtype.itemsize, 8)}")
-        self._per_px = dtype.itemsize // self._unit.itemsize
-        self._starts: dict[tuple[Any, ...], tuple[Ints, Ints]] = {}
-
-    def copy(self, chunk: npt.NDArray[Any], target: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
-        """Copy a chunk.
-
-        Parameters
-        ----------
-        chunk : array
-            Contiguous.
-        target : array
-            A part of `out` for the beginning of the chunk along each axis.
-        out : array
-            Contiguous.
-        """
-        n = target.shape[-1]
-        if n * target.itemsize > SHORT_ROW_BYTES or target.size < MIN_ROWS * n:
-            target[...] = chunk[tuple(slice(extent) for extent in target.shape)]
-            return
-        key = (target.shape, target.strides)
-        if key not in self._starts:
-            self._starts[key] = (
-                _row_starts(target.shape, chunk.strides, self._unit.itemsize),
-                _row_starts(target.shape, target.strides, self._unit.itemsize),
-            )
-        src_starts, dst_starts = self._starts[key]
-        base = (_address(target) - _address(out)) // self._unit.itemsize
-        src, dst = chunk.reshape(-1).view(self._unit), out.reshape(-1).view(self._unit)
-        # Loads numba, which other files do not need.
-        kernels = import_module(KERNELS)
-        kernels.copy_rows(src, src_starts, dst, base, dst_starts, n * self._per_px)
-
-
 class ChunkReader:
     """Reads chunks at their places in the file and decodes them.
 
@@ -185,7 +135,7 @@ class ChunkReader:
         self._decoder = ChunkDecoder(layout.filters, self._chunk_bytes)
         self._per_call = max(1, JOINT_BYTES // self._chunk_bytes)
         self._chunk = np.empty(0, dtype=np.uint8)
-        self._rows = _RowCopier(piece.native_dtype)
+        self._rows = RowCopier(piece.native_dtype)
         self._file = RawFile(piece.path)
         self._raw = np.empty(0, dtype=np.uint8)
         self._ahead = ReadAhead(self._file, self._offsets, self._sizes)
@@ -374,18 +324,6 @@ class ChunkReader:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-
-def _address(array: npt.NDArray[Any]) -> int:
-    return int(array.__array_interface__["data"][0])
-
-
-def _row_starts(shape: tuple[int, ...], strides: tuple[int, ...], item: int) -> Ints:
-    """Where rows along the last axis begin, in items, for strides in bytes."""
-    starts = np.zeros(1, dtype=np.int64)
-    for extent, stride in zip(shape[:-1], strides[:-1], strict=True):
-        starts = (starts[:, np.newaxis] + np.arange(extent) * (stride // item)).reshape(-1)
-    return starts
 
 
 def _strides(grid: tuple[int, ...]) -> tuple[int, ...]:
