@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from libertem.common.arrays import CUPY_BACKENDS, NUMPY, SPARSE_BACKENDS, to_dense
+from libertem.common.arrays import CUPY_BACKENDS, D2_BACKENDS, NUMPY, SPARSE_BACKENDS, to_dense
 from libertem.common.buffers import BufferWrapper
 from libertem.common.protocols import UDFMethod
 from libertem.common.slice import Slice
@@ -168,10 +168,13 @@ class ApplyMasksUDF(UDF):
             return
         of_masks = of_frame.shift_by(tuple((-shifts).tolist()))
         masks = self.masks.computed_masks
-        part = of_frame.get(frame.reshape(sig_shape.to_tuple()))
+        if self._backend in SPARSE_BACKENDS or self._backend in D2_BACKENDS:
+            # Few of these can be cut, or tell rows of pixels apart.
+            frame = to_dense(frame)
+        part = self.xp.asarray(of_frame.get(frame.reshape(sig_shape.to_tuple()))).reshape(-1)
         weights = to_dense(of_masks.get(masks, sig_only=True))
         weights = weights.reshape(weights.shape[0], -1).astype(self.masks.dtype, copy=False)
-        self.results.total[:] += weights @ to_dense(part).reshape(-1)
+        self.results.total[:] += self.xp.asarray(weights) @ part
 
     def _can_process_blocks(self, stored_dtype: np.dtype[Any]) -> bool:
         few = len(self.masks) <= MAX_MASKS_IN_KERNEL
