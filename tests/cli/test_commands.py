@@ -12,6 +12,7 @@ import pytest
 
 from libertem.api import Context
 from libertem.interact.checking import runs_of
+from libertem.testing.writers.blo import write_blo
 
 from .conftest import RAW_OPTIONS
 
@@ -214,7 +215,7 @@ def test_check_finds_what_is_no_number(run: Any, tmp_path: Path, data: Any) -> N
     ended = run("check", tmp_path / "x.npy")
     assert ended.status == 1
     assert (
-        "DAMAGE  195 pixels NaN or infinite, in 3 frames: 9-10, 34; the first at scan position (1, 2)"
+        "DAMAGE   195 pixels NaN or infinite, in 3 frames: 9-10, 34; the first at scan position (1, 2)"
         in ended.out
     )
     assert ended.out.splitlines()[-1] == "damaged"
@@ -228,7 +229,7 @@ def test_check_tells_blank_and_saturated_frames(run: Any, tmp_path: Path, data: 
     np.save(tmp_path / "x.npy", data)
     ended = run("check", tmp_path / "x.npy")
     assert ended.status == 0
-    assert "note    3 frames blank: all pixels are zero: 0-2; the first at scan position (0, 0)" in ended.out
+    assert "note     3 frames blank: all pixels are zero: 0-2; the first at scan position (0, 0)" in ended.out
     assert "2 pixels may be saturated: their value, 4095, looks like a limit; in 1 frame: 22" in ended.out
     data[3, 1, :2, 0] = 65535
     np.save(tmp_path / "x.npy", data)
@@ -238,9 +239,18 @@ def test_check_tells_blank_and_saturated_frames(run: Any, tmp_path: Path, data: 
 def test_check_tells_frames_that_the_files_lack(run: Any, npy: Path) -> None:
     ended = run("check", npy, "--param", "sync_offset=-3")
     assert ended.status == 0
-    assert "3 frames not in the files, by nav_shape and sync_offset: 0-2" in ended.out
-    assert "3 frames at the end of the files not part of the data set" in ended.out
+    assert "note     3 frames not in the files: 0-2" in ended.out
+    assert "note     3 frames at the end of the files not part of the data set" in ended.out
     assert "read 32 of 35 frames" in ended.out
+
+
+def test_frames_that_the_header_promises_and_the_file_lacks_are_damage(run: Any, tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).integers(1, 200, size=(4, 16, 16), dtype=np.uint8)
+    path = write_blo(tmp_path / "x.blo", [frames], (2, 3))
+    ended = run("check", path)
+    assert ended.status == 1
+    assert "DAMAGE   2 frames not in the files: 4-5; the first at scan position (1, 1)" in ended.out
+    assert run("check", path, "--nav-shape", "2,3").out.count("note     2 frames not in the files") == 1
 
 
 def test_check_names_the_frames_of_a_broken_chunk_and_reads_the_others(
@@ -256,14 +266,14 @@ def test_check_names_the_frames_of_a_broken_chunk_and_reads_the_others(
         file.write(bytes(place.size))
     ended = run("check", path)
     assert ended.status == 1
-    assert "DAMAGE  2 frames cannot be read: 18-19; the first at scan position (2, 4)" in ended.out
+    assert "DAMAGE   2 frames cannot be read: 18-19; the first at scan position (2, 4)" in ended.out
     assert "read 33 of 35 frames" in ended.out
     (finding,) = run("check", path, "--json").json()["findings"]
     assert (finding["kind"], finding["frames"]) == ("unreadable", [[18, 20]])
     assert len(finding["details"]) >= 1
 
 
-def test_notices_of_loading_are_damage_for_check_and_warnings_for_others(
+def test_warnings_of_loading_are_shown_and_make_check_fail(
     run: Any, npy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import warnings
@@ -284,7 +294,7 @@ def test_notices_of_loading_are_damage_for_check_and_warnings_for_others(
     assert run("info", npy, "--json").json()["notices"] == ["frames 3-4 are missing"]
     ended = run("check", npy)
     assert (ended.status, ended.err) == (1, "")
-    assert "DAMAGE  frames 3-4 are missing" in ended.out
+    assert "WARNING  frames 3-4 are missing" in ended.out
 
 
 @pytest.mark.filterwarnings("ignore:the data set changed the tile shape")
@@ -327,7 +337,7 @@ def test_a_disk_that_is_broken_everywhere_does_not_take_for_ever(monkeypatch: py
     (finding,) = report.findings
     assert finding.frames == ((0, 10_000),)
     assert finding.text == "10000 frames cannot be read"
-    assert report.is_damaged
+    assert report.worst == "damage"
     assert "Input/output error" in finding.details[0]
 
 

@@ -199,6 +199,8 @@ def test_notebooks_show_a_figure_once_and_pyplot_does_not_keep_it(ds: Any) -> No
     figure = ds.plot((0, 0))
     assert figure._repr_png_().startswith(PNG)
     assert plt.get_fignums() == before
+    with pytest.raises(RuntimeError, match=r"save it with savefig"):
+        figure.show()
     gone = weakref.ref(figure)
     del figure
     gc.collect()

@@ -20,8 +20,17 @@ MOST_RANGES = 12
 """Of frames, that are printed. All are in the JSON."""
 
 
+_LABELS = {"damage": "DAMAGE", "warning": "WARNING", "note": "note"}
+_VERDICTS = {
+    "damage": "damaged",
+    "warning": "all that is there could be read, but see the warnings",
+    "note": "no damage found",
+    None: "no damage found",
+}
+
+
 def run(options: argparse.Namespace) -> int:
-    """Check the data set; the exit status tells whether it is damaged."""
+    """Check the data set; the exit status tells whether that has to worry anybody."""
     with opened(options) as (ctx, dataset, notices):
         known = describe(dataset)
         report = check(ctx, dataset, notices=notices, progress=wants_progress(options))
@@ -30,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
             {
                 "path": options.path,
                 "type": known.type_name,
-                "is_damaged": report.is_damaged,
+                "worst": report.worst,
                 "n_frames": report.n_frames,
                 "n_read": report.n_read,
                 "seconds": report.seconds,
@@ -39,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
         )
     else:
         _print(options.path, known, report)
-    return FAILED if report.is_damaged else DONE
+    return FAILED if report.worst in ("damage", "warning") else DONE
 
 
 def _print(path: str, known: Description, report: Report) -> None:
@@ -50,12 +59,10 @@ def _print(path: str, known: Description, report: Report) -> None:
         f"in {report.seconds:.2f} s"
     )
     for finding in report.findings:
-        say(
-            f"{'DAMAGE' if finding.is_damage else 'note  '}  {finding.text}{_place(finding, known.nav_shape)}"
-        )
+        say(f"{_LABELS[finding.level]:7}  {finding.text}{_place(finding, known.nav_shape)}")
         for detail in finding.details:
-            say(f"        {detail}")
-    say("damaged" if report.is_damaged else "no damage found")
+            say(f"         {detail}")
+    say(_VERDICTS[report.worst])
 
 
 def _place(finding: Finding, nav_shape: Sequence[int]) -> str:

@@ -18,7 +18,7 @@ __all__ = ["DONE", "FAILED", "INTERRUPTED", "WRONG_USE", "main"]
 
 DONE = 0
 FAILED = 1
-"""It could not be done; or ``check`` has found damage."""
+"""It could not be done; or ``check`` has found damage or a warning."""
 WRONG_USE = 2
 """The command line makes no sense."""
 INTERRUPTED = 130
@@ -27,7 +27,8 @@ NOBODY_READS = 141
 """As shells report a closed pipe: 128 + SIGPIPE."""
 
 _EPILOG = (
-    "exit status: 0 if all is well; 1 if a file cannot be opened, read or written, or if check found damage; "
+    "exit status: 0 if all is well; 1 if a file cannot be opened, read or written, or if check found damage "
+    "or a warning; "
     "2 for a wrong command line; 130 after Ctrl-C"
 )
 

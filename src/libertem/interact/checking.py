@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from libertem.io.dataset.base.dataset import DataSet
 
 __all__ = ["CheckUDF", "Finding", "Report", "check", "runs_of"]
+
+Level: TypeAlias = Literal["damage", "warning", "note"]
+
+LEVELS: tuple[Level, ...] = ("damage", "warning", "note")
+"""The worst first."""
 
 MOST_ATTEMPTS = 2000
 """Then pieces that fail are not cut any more: a disk that is broken everywhere would take for ever."""
@@ -91,11 +96,12 @@ class Finding:
     """Something that was found."""
 
     kind: str
-    """``"unreadable"``, ``"notice"``, ``"not finite"``, ``"missing"``, ``"blank"``, ``"saturated"``."""
+    """``"unreadable"``, ``"notice"``, ``"not finite"``, ``"missing"``, ``"ignored"``, ``"blank"`` or
+    ``"saturated"``."""
     text: str
     """In words, without the frames."""
-    is_damage: bool
-    """Whether the data are not what they should be; other findings are worth knowing."""
+    level: Level
+    """``"damage"``: the data are not what they should be. ``"warning"``: maybe. ``"note"``: worth knowing."""
     frames: tuple[tuple[int, int], ...] = ()
     """Half-open ranges of frame numbers, counted through the scan."""
     details: tuple[str, ...] = ()
@@ -113,12 +119,12 @@ class Report:
     seconds: float = 0.0
     """Time that it took."""
     findings: list[Finding] = field(default_factory=list)
-    """What was found; damage first."""
+    """What was found; the worst first."""
 
     @property
-    def is_damaged(self) -> bool:
-        """Whether some finding is damage."""
-        return any(finding.is_damage for finding in self.findings)
+    def worst(self) -> Level | None:
+        """Level of the worst finding; None if nothing was found."""
+        return min((finding.level for finding in self.findings), key=LEVELS.index, default=None)
 
 
 def check(ctx: Any, dataset: DataSet, *, notices: Sequence[str] = (), progress: Any = False) -> Report:
@@ -139,9 +145,9 @@ def check(ctx: Any, dataset: DataSet, *, notices: Sequence[str] = (), progress: 
     facts = _Facts(ctx, dataset)
     facts.collect(progress)
     report = Report(n_frames=facts.n_frames, n_read=int(np.count_nonzero(facts.was_read)))
-    report.findings += [Finding("notice", notice, is_damage=True) for notice in notices]
+    report.findings += [Finding("notice", notice, "warning") for notice in notices]
     report.findings += facts.findings()
-    report.findings.sort(key=lambda finding: not finding.is_damage)
+    report.findings.sort(key=lambda finding: LEVELS.index(finding.level))
     report.seconds = time.perf_counter() - start
     return report
 
@@ -215,21 +221,27 @@ class _Facts:
         if self._failed.any():
             n_failed = int(np.count_nonzero(self._failed))
             text = f"{_frames(n_failed)} cannot be read"
-            found.append(Finding("unreadable", text, True, runs_of(self._failed), tuple(self._errors)))
+            found.append(Finding("unreadable", text, "damage", runs_of(self._failed), tuple(self._errors)))
         missing = ~self.was_read & ~self._failed
         if missing.any():
-            text = f"{_frames(int(np.count_nonzero(missing)))} not in the files, by nav_shape and sync_offset"
-            found.append(Finding("missing", text, False, runs_of(missing)))
+            text = f"{_frames(int(np.count_nonzero(missing)))} not in the files"
+            found.append(Finding("missing", text, self._level_of_missing(), runs_of(missing)))
         found += self._about_sync()
         if self.was_read.any():
             found += self._about_values()
         return found
 
+    def _level_of_missing(self) -> Level:
+        """Blanks that the user has asked for are none of the fault of the files."""
+        sync_offset = getattr(self._dataset, "_sync_offset", None) or 0
+        asked_for = vars(self._dataset).get("_nav_shape") is not None or sync_offset != 0
+        return "note" if asked_for else "damage"
+
     def _about_sync(self) -> list[Finding]:
         info = self._dataset.get_sync_offset_info()
         texts = {"frames_skipped_start": "at the start", "frames_ignored_end": "at the end"}
         return [
-            Finding("ignored", f"{_frames(info[name])} {where} of the files not part of the data set", False)
+            Finding("ignored", f"{_frames(info[name])} {where} of the files not part of the data set", "note")
             for name, where in texts.items()
             if info.get(name)
         ]
@@ -242,12 +254,12 @@ class _Facts:
             n_pixels = int(n_not_finite.sum())
             text = f"{n_pixels} pixel{'s' if n_pixels != 1 else ''} NaN or infinite, in "
             text += _frames(int(np.count_nonzero(broken)))
-            found.append(Finding("not finite", text, True, runs_of(broken)))
+            found.append(Finding("not finite", text, "damage", runs_of(broken)))
         low, high = self._columns["low"], self._columns["high"]
         blank = self.was_read & (low == 0) & (high == 0) & (n_not_finite == 0)
         if blank.any():
             text = f"{_frames(int(np.count_nonzero(blank)))} blank: all pixels are zero"
-            found.append(Finding("blank", text, False, runs_of(blank)))
+            found.append(Finding("blank", text, "note", runs_of(blank)))
         found += self._about_saturation()
         return found
 
@@ -266,7 +278,7 @@ class _Facts:
         what = f"is the largest that {high.dtype.name} can hold" if at_limit else "looks like a limit"
         text = f"{n_pixels} pixels may be saturated: their value, {highest}, {what}; in "
         text += _frames(int(np.count_nonzero(saturated)))
-        return [Finding("saturated", text, False, runs_of(saturated))]
+        return [Finding("saturated", text, "note", runs_of(saturated))]
 
 
 def _frames(n: int) -> str:

@@ -65,6 +65,19 @@ class PlainFigure(Figure):
         if title:
             self.suptitle(title, fontsize="medium", color="0.35")
 
+    def show(self, warn: bool = True) -> None:
+        """Not without pyplot, which opens windows.
+
+        Raises
+        ------
+        RuntimeError
+            Always; tells what to do instead.
+        """
+        raise RuntimeError(
+            "this figure has no window: save it with savefig(...) or plot(path=...), or write its name at the "
+            "end of a notebook cell"
+        )
+
     def _repr_png_(self) -> bytes:
         file = io.BytesIO()
         self.savefig(file, format="png")
