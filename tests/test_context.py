@@ -443,3 +443,34 @@ def test_exceptions_can_be_thrown_through_the_proxy(live: Live, ds: DataSet) -> 
 
     with pytest.raises(LookupError, match="thrown"):
         asyncio.run(main())
+
+
+# --- data sets used directly ---
+
+
+def test_a_loaded_data_set_keeps_its_context(raw: dict[str, Any]) -> None:
+    ds = Context(executor=InlineJobExecutor()).load("raw", **raw)
+    gc.collect()
+    assert ds[1, 2].tolist() == DATA[1, 2].tolist()
+    assert ds.sum("sig").tolist() == SUMS
+
+
+def test_the_context_that_has_loaded_a_data_set_works_on_it(raw: dict[str, Any]) -> None:
+    class Counting(Context):
+        runs = 0
+
+        def _run_sync(self, *args: Any, **kwargs: Any) -> Any:
+            self.runs += 1
+            return super()._run_sync(*args, **kwargs)
+
+    ctx = Counting(executor=InlineJobExecutor())
+    ds = ctx.load("raw", **raw)
+    ds.sum()
+    ds[0]
+    assert ctx.runs == 2
+
+
+def test_a_closed_context_works_on_nothing(inline: Context, ds: DataSet) -> None:
+    inline.close()
+    with pytest.raises(RuntimeError, match="Context that opened this data set has been closed"):
+        ds.sum()

@@ -16,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from libertem.api import Context, DataSet
-from libertem.common import memory
 from libertem.common.shape import Shape
 from libertem.interact import memory as limits
 from libertem.interact.crop import CropUDF
@@ -25,6 +24,7 @@ from libertem.io.corrections import CorrectionSet
 from libertem.io.dataset.base import BasePartition
 from libertem.io.dataset.memory import MemoryDataSet
 from libertem.io.dataset.npy import NPYDataSet
+from libertem.testing.writers.raw_csr import sparse_frames, write_raw_csr
 
 NAV, SIG = (4, 5), (6, 7)
 DATA = np.random.default_rng(0).integers(0, 1000, (*NAV, *SIG)).astype("u2")
@@ -150,6 +150,14 @@ def test_data_that_comes_in_tiles(ctx: Context, backend: str, tileshape: Any) ->
     assert_same(ds[:, 1:4, 2:5, ::2], expected[:, 1:4, 2:5, ::2])
 
 
+def test_sparse_files(ctx: Context, tmp_path: Path) -> None:
+    data = np.where(DATA % 5 == 0, DATA, 0).astype("f4")
+    write_raw_csr(tmp_path / "a.toml", [sparse_frames(data.reshape(20, *SIG))], NAV, SIG)
+    ds = ctx.load("raw_csr", path=tmp_path / "a.toml")
+    assert_same(ds[1:3, ::-2, 1:6:2, 3], data[1:3, ::-2, 1:6:2, 3])
+    assert_same(np.asarray(ds), data)
+
+
 def test_data_sets_of_others_that_know_nothing_but_tiles(ctx: Context, tmp_path: Path) -> None:
     class Foreign(BasePartition):
         def get_frame_blocks(self, order: Any, roi: Any) -> None:
@@ -242,25 +250,6 @@ def test_results_that_do_not_fit_into_memory_are_refused(
     monkeypatch.setattr(limits, "available_bytes", lambda: 4000)
     with pytest.raises(MemoryError, match=r"the data set as float32 does not fit .* native"):
         np.asarray(ds, dtype="f4")
-
-
-def test_limits_of_containers_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files = {
-        "memory.max": "1000000",
-        "memory.current": "900000",
-        "memory.stat": "anon 1\nactive_file 100000\ninactive_file 50000\n",
-    }
-    assert memory.available_bytes() > 1 << 20
-
-    def read(folder: str, name: str) -> str:
-        if folder or name not in files:
-            raise FileNotFoundError(name)
-        return files[name]
-
-    monkeypatch.setattr(memory, "_read", read)
-    assert memory.available_bytes() == 250_000
-    files["memory.max"] = "max"
-    assert memory.available_bytes() > 1 << 20
 
 
 # --- without a context ---
