@@ -8,14 +8,24 @@ in the project file.
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
+import inspect
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+
+from libertem.common.progress import TQDMProgressReporter
+from libertem.common.shape import Shape
+from libertem.io.dataset.base import TilingScheme
+from libertem.io.dataset.memory import MemoryDataSet
+from libertem.udf.sum import SumUDF
+from libertem.viz.base import Dummy2DPlot
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -192,7 +202,16 @@ DOCUMENTED: dict[str, str] = {
         " is_sparse polar_map radial_bins radial_gradient radial_gradient_background_subtraction"
         " rectangular ring sparse_circular_multi_stack sparse_template_multi_stack to_dense to_sparse"
     ),
+    "libertem.executor.dask": "DaskJobExecutor cluster_spec",
+    "libertem.executor.delayed": "DelayedJobExecutor",
+    "libertem.executor.integration": "get_dask_integration_executor",
+    "libertem.executor.pipelined": "PipelinedExecutor",
+    "libertem.io.dataset.mib": "MIBDataSet is_valid_hdr",
     "libertem.udf.auto": "AutoUDF",
+    "libertem.udf.com": (
+        "CoMParams CoMUDF RegressionOptions apply_correction curl_2d divergence guess_corrections"
+    ),
+    "libertem.udf.logsum": "LogsumUDF run_logsum",
     "libertem.udf.masks": "ApplyMasksUDF",
     "libertem.udf.raw": "PickUDF",
     "libertem.udf.record": "RecordUDF",
@@ -207,6 +226,111 @@ DOCUMENTED: dict[str, str] = {
     "libertem.viz.mpl": "MPLLive2DPlot",
 }
 """Paths of the documentation that are also the places where the names are defined."""
+
+CALLS = """
+libertem.api.Context executor plot_class
+libertem.api.Context._create_local_executor self
+libertem.api.Context._run_sync self dataset udf roi corrections progress backends plots iterate
+libertem.api.Context.close self
+libertem.api.Context.create_sum_analysis self dataset
+libertem.api.Context.load self .filetype .path nav_shape
+libertem.api.Context.run self .job roi
+libertem.api.Context.run_udf self dataset udf roi progress plots
+libertem.api.Context.run_udf_iter self dataset udf roi plots progress sync
+libertem.common.Shape .shape sig_dims
+libertem.common.Slice origin shape
+libertem.common.async_utils.sync_to_async .fn
+libertem.common.buffers.reshaped_view .a .shape
+libertem.common.container.MaskContainer mask_factories dtype use_sparse count backend
+libertem.common.container.MaskContainer.get self .key transpose backend sparse_backend
+libertem.common.executor.SimpleMPWorkerQueue
+libertem.common.executor.SimpleWorkerQueue
+libertem.common.executor.TaskCommHandler.done self
+libertem.common.executor.TaskCommHandler.handle_task self .task .queue
+libertem.common.executor.TaskCommHandler.monitor self queue
+libertem.common.executor.TaskCommHandler.start self
+libertem.common.executor.TaskCommHandler.subscribe self topic callback
+libertem.common.executor.WorkerContext.get_worker_queue self
+libertem.common.executor.WorkerContext.signal self ident topic msg_dict
+libertem.common.executor.WorkerQueue.close self drain force
+libertem.common.executor.WorkerQueue.get self block timeout
+libertem.common.executor.WorkerQueue.put self header payload
+libertem.common.executor.WorkerQueue.put_nocopy self header size
+libertem.common.executor.WorkerQueue.size self
+libertem.common.math.prod .iterable
+libertem.common.tracing.maybe_setup_tracing service_name service_id otlp_endpoint
+libertem.contrib.daskadapter.make_dask_array .dataset
+libertem.corrections.coordinates.identity
+libertem.corrections.corrset.CorrectionSet excluded_pixels
+libertem.corrections.corrset.CorrectionSet.apply self .data .tile_slice
+libertem.corrections.detector.correct buffer excluded_pixels sig_shape
+libertem.executor.base.make_canonical .main_gpu
+libertem.executor.inline.InlineJobExecutor debug inline_threads
+libertem.executor.pipelined.PipelinedExecutor spec pin_workers startup_timeout cleanup_timeout
+libertem.executor.pipelined.PipelinedExecutor.make_local
+libertem.executor.pipelined.PipelinedExecutor.make_spec cpus cudas has_cupy
+libertem.io.dataset.base.BasePartition.make_slices shape num_partitions
+libertem.io.dataset.base.DataSet
+libertem.io.dataset.base.DataSet.adjust_tileshape self tileshape roi
+libertem.io.dataset.base.DataSet.check_valid self
+libertem.io.dataset.base.DataSet.get_base_shape self roi
+libertem.io.dataset.base.DataSet.get_correction_data self
+libertem.io.dataset.base.DataSet.get_max_io_size self
+libertem.io.dataset.base.DataSet.get_min_sig_size self
+libertem.io.dataset.base.DataSet.get_partitions self
+libertem.io.dataset.base.DataSet.get_task_comm_handler self
+libertem.io.dataset.base.DataSet.initialize self .executor
+libertem.io.dataset.base.DataSet.need_decode self read_dtype roi corrections
+libertem.io.dataset.base.DataSetMeta shape array_backends raw_dtype dtype
+libertem.io.dataset.base.DataTile .data tile_slice scheme_idx
+libertem.io.dataset.base.DataTile data tile_slice scheme_idx
+libertem.io.dataset.base.FileSet.get_read_ranges self start_at_frame stop_before_frame dtype tiling_scheme roi
+libertem.io.dataset.base.Partition meta partition_slice io_backend decoder
+libertem.io.dataset.base.Partition.get_frame_count self .roi
+libertem.io.dataset.base.Partition.get_ident self
+libertem.io.dataset.base.Partition.get_tiles self tiling_scheme dest_dtype roi array_backend
+libertem.io.dataset.base.Partition.set_corrections self corrections
+libertem.io.dataset.base.Partition.set_idx self idx
+libertem.io.dataset.base.Partition.set_worker_context self worker_context
+libertem.io.dataset.base.Partition.shape_for_roi self roi
+libertem.io.dataset.base.TilingScheme.adjust_for_partition self .partition
+libertem.io.dataset.base.TilingScheme.make_for_shape tileshape dataset_shape
+libertem.io.dataset.memory.MemoryDataSet data nav_shape datashape
+libertem.io.dataset.memory.MemoryDataSet data tileshape num_partitions sig_dims array_backends
+libertem.io.dataset.mib.MIBDataSet path nav_shape
+libertem.io.dataset.mib.is_valid_hdr .path
+libertem.masks.circular centerX centerY imageSizeX imageSizeY radius antialiased
+libertem.masks.radial_bins centerX centerY imageSizeX imageSizeY radius n_bins use_sparse
+libertem.udf.UDF.aux_data data kind dtype extra_shape
+libertem.udf.UDF.buffer self kind extra_shape dtype where use
+libertem.udf.UDF.forbuf self .arr .target
+libertem.udf.base.UDFRunner.dry_run .udfs .dataset .roi
+libertem.udf.com.apply_correction .y_centers .x_centers scan_rotation flip_y
+libertem.udf.com.curl_2d .y_centers .x_centers
+libertem.udf.com.divergence .y_centers .x_centers
+libertem.udf.com.guess_corrections .y_centers .x_centers
+libertem.udf.logsum.run_logsum .ctx .dataset
+libertem.udf.masks.ApplyMasksUDF .mask_factories mask_count mask_dtype
+libertem.udf.stddev.run_stddev .ctx .dataset
+libertem.utils.devices.detect
+libertem.viz.base.Dummy2DPlot .dataset .udf roi channel title min_delta udfresult
+""".strip().splitlines()
+"""How packages by others call it: names of arguments, those with a dot are given by their place."""
+
+MEMBERS = {
+    "data set": "array_backends dtype meta shape",
+    "meta": "dtype raw_dtype shape",
+    "partition": "dtype meta shape slice",
+    "progress": "_get_description _update",
+    "plot": "_extract channel last_update min_delta",
+    "tiling scheme": "__getitem__ __len__ depth intent",
+    "udf": (
+        "BACKEND_ALL BACKEND_CUDA BACKEND_CUPY BACKEND_NUMPY TILE_DEPTH_MAX TILE_SIZE_MAX USE_NATIVE_DTYPE"
+        " _kwargs get_backends get_method get_preferred_input_dtype get_result_buffers get_results"
+        " get_task_data get_tiling_preferences merge params xp"
+    ),
+}
+"""Which attributes of objects packages by others use, private ones included."""
 
 EXEMPT = {"libertem.io.dataset.dm", "libertem.masks.**", "libertem.udf.**"}
 """Who else may have a line under `ignore_imports`: a format made of others, and who knows the base only."""
@@ -237,6 +361,41 @@ def test_a_name_is_the_same_object_wherever_it_is_imported_from(
 )
 def test_a_documented_name_exists(path: str, name: str) -> None:
     assert getattr(importlib.import_module(path), name) is not None
+
+
+def look_up(dotted: str) -> Any:
+    """The object, which may be a member of a class."""
+    path = dotted
+    while not source_of(path).exists():
+        path = path.rpartition(".")[0]
+    return functools.reduce(
+        getattr, dotted.removeprefix(path).lstrip(".").split("."), importlib.import_module(path)
+    )
+
+
+@pytest.mark.parametrize("line", CALLS)
+def test_a_call_by_another_package_fits_the_signature(line: str) -> None:
+    dotted, *names = line.split()
+    fn = look_up(dotted)
+    # For `self`, too: functions of a class are looked at from outside.
+    places = [name for name in names if name.startswith(".") or name == "self"]
+    keywords = [name for name in names if name not in places]
+    inspect.signature(fn).bind(*places, **dict.fromkeys(keywords))
+
+
+@pytest.mark.parametrize("kind", MEMBERS)
+def test_an_object_has_the_attributes_that_another_package_uses(kind: str) -> None:
+    data_set = MemoryDataSet(data=np.zeros((2, 2, 4, 4)), num_partitions=1)
+    made: dict[str, Any] = {
+        "data set": data_set,
+        "meta": data_set.meta,
+        "partition": next(data_set.get_partitions()),
+        "plot": Dummy2DPlot(data_set, SumUDF()),
+        "progress": TQDMProgressReporter(),
+        "tiling scheme": TilingScheme.make_for_shape(Shape((1, 4, 4), 2), data_set.shape),
+        "udf": SumUDF(),
+    }
+    assert [name for name in MEMBERS[kind].split() if not hasattr(made[kind], name)] == []
 
 
 @pytest.mark.parametrize("path", [*FACES, *PACKAGES])
