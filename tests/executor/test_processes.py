@@ -15,6 +15,7 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from queue import Empty
 from typing import Any
 
 import cloudpickle
@@ -82,6 +83,7 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(moving, "WATCH_SECONDS", 0.0)
     monkeypatch.setattr(moving, "CHECK_SECONDS", 0.01)
     monkeypatch.setattr(moving, "CROWDED", float("inf"))
+    monkeypatch.setattr(moving, "DISTURBED", float("inf"))
 
 
 def dawdle(seconds: float) -> None:
@@ -188,11 +190,55 @@ def test_short_runs_stay_in_threads(ds: Any, frames: Any) -> None:
 def test_code_that_leaves_the_lock_alone_stays_in_threads(
     eager: None, context: Context, ds: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(moving, "CROWDED", 0.75)
     # As on a machine with nothing else to do.
-    monkeypatch.setattr(moving._Window, "cores", lambda self: 2.0)
+    monkeypatch.setattr(moving._Window, "is_crowded", lambda self, n: False)
     result = context.run_udf(dataset=ds, udf=slow(seconds=0.001))
     assert set(result["pid"].raw_data) == {MAIN_PID}
+
+
+@pytest.mark.parametrize(("wait", "crowded"), [(0.0001, False), (0.006, True)])
+def test_other_processes_do_not_make_threads_look_crowded(
+    monkeypatch: pytest.MonkeyPatch, wait: float, crowded: bool
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(moving.time, "perf_counter", lambda: now[0])
+    # One core of two is used; threads stand in line for the other one.
+    monkeypatch.setattr(moving.time, "process_time", lambda: now[0])
+    monkeypatch.setattr(moving, "_seconds_in_line", lambda who="": 0.0 if "thread-self" in who else now[0])
+    window = moving._Window()
+    assert window.is_crowded(2) is None
+
+    def pause() -> None:
+        with window.probe(0.02):
+            now[0] += 0.02 + wait
+            raise Empty
+
+    for _ in range(moving.N_PROBES):
+        assert window.is_crowded(2) is None
+        with pytest.raises(Empty):
+            pause()
+    assert window.is_crowded(2) is crowded
+    monkeypatch.setattr(moving, "DISTURBED", 2.0)
+    # If nobody else uses cores, it is the lock.
+    assert window.is_crowded(2) is True
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/schedstat"), reason="this system does not tell")
+def test_time_in_line_is_known() -> None:
+    before = moving._seconds_in_line()
+    dawdle(0.01)
+    assert 0 <= moving._seconds_in_line() - before < 60
+
+
+def test_processes_that_were_not_faster_are_not_used_at_once_again(
+    moved: Context, ds: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moving, "WATCH_SECONDS", 60.0)
+    (kind,) = moved.executor._paces  # type: ignore[attr-defined]
+    moved.executor._paces[kind] = 2.5e-6  # type: ignore[attr-defined]
+    assert MAIN_PID not in moved.run_udf(dataset=ds, udf=slow())["pid"].raw_data
+    assert moved.executor._paces[kind] == 0  # type: ignore[attr-defined]
+    assert set(moved.run_udf(dataset=ds, udf=slow(seconds=0.0001))["pid"].raw_data) == {MAIN_PID}
 
 
 @pytest.mark.parametrize("udfs", [[SumUDF()], [SumUDF(), SumSigUDF()]])

@@ -5,7 +5,7 @@ runs for each tile, the run is watched, and it moves to worker processes if
 
 * it would go on for more than half a second,
 * the threads stand in each other's way, that is, together they use less than three quarters of their cores
-  (the interpreter lets one of them compute at a time), and
+  (the interpreter lets one of them compute at a time) although no other program has them, and
 * sending the data, if it lies in memory, would not take longer than what is gained.
 
 The processes are started then, and kept for later runs: a run with the same UDFs that would take threads as

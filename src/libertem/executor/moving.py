@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import glob
+import statistics
 import threading
 import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, wait
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Literal
@@ -30,6 +33,16 @@ CHECK_SECONDS = 0.02
 
 WATCH_SECONDS = 0.06
 """Time over which the use of the cores is measured."""
+
+DISTURBED = 0.1
+"""If threads stand in line for a core that long, as a part of the time, others use the cores as well."""
+
+LONG_WAIT_SECONDS = 0.0005
+"""A thread waits so long for the interpreter lock if others compute in Python: they keep it for up to 5 ms.
+With NumPy in large operations it is 0.1 to 0.3 ms on a machine that is overloaded."""
+
+N_PROBES = 5
+"""How often that wait is measured."""
 
 MIN_SECONDS = 0.5
 """A run that goes on for less stays in threads."""
@@ -132,23 +145,69 @@ class ThreadTasks:
         wait(self.running)
 
 
+def _seconds_in_line(threads: str = "/proc/self/task/*") -> float:
+    """How long threads of this process have been ready to run while others had the cores.
+
+    Known on Linux, 0 elsewhere. By default of all threads; ``"/proc/thread-self"`` is the calling one.
+    """
+    nanoseconds = 0
+    for path in glob.glob(f"{threads}/schedstat"):
+        try:
+            with open(path, encoding="ascii") as file:
+                nanoseconds += int(file.read().split()[1])
+        # The thread has ended meanwhile.
+        except OSError:
+            pass
+    return nanoseconds / 1e9
+
+
 class _Window:
-    """Measures how many cores this process uses."""
+    """Measures how well the threads of this process use their cores."""
 
     def __init__(self) -> None:
         self.restart()
 
     def restart(self) -> None:
         """Begin again."""
-        self._begin, self._cpu = time.perf_counter(), time.process_time()
+        self._begin, self._cpu, self._in_line = time.perf_counter(), time.process_time(), _seconds_in_line()
+        self._waits: list[float] = []
 
     def seconds(self) -> float:
         """Since the beginning."""
         return time.perf_counter() - self._begin
 
     def cores(self) -> float:
-        """In the mean since the beginning."""
+        """How many of them were used, in the mean since the beginning."""
         return (time.process_time() - self._cpu) / self.seconds()
+
+    def is_disturbed(self) -> bool:
+        """Whether other processes have had the cores for a part of the time."""
+        return _seconds_in_line() - self._in_line > DISTURBED * self.seconds()
+
+    @contextmanager
+    def probe(self, pause: float) -> Iterator[None]:
+        """Measure how long this thread waits for the interpreter lock after a pause of `pause` seconds."""
+        begin, in_line = time.perf_counter(), _seconds_in_line("/proc/thread-self")
+        try:
+            yield
+        # Nothing has ended the pause early.
+        except Empty:
+            late = time.perf_counter() - begin - pause
+            self._waits.append(late - (_seconds_in_line("/proc/thread-self") - in_line))
+            raise
+
+    def is_crowded(self, n_threads: int) -> bool | None:
+        """Whether threads stand in each other's way; None if that is not known yet."""
+        if self.seconds() < WATCH_SECONDS:
+            return None
+        if self.cores() >= CROWDED * n_threads:
+            return False
+        if not self.is_disturbed():
+            return True
+        # Maybe others have the cores. How long the lock is kept tells Python code from compiled code.
+        if len(self._waits) < N_PROBES:
+            return None
+        return statistics.median(self._waits) > LONG_WAIT_SECONDS
 
 
 class MovingRun:
@@ -187,7 +246,10 @@ class MovingRun:
         expected_seconds: float = 0.0,
     ) -> None:
         self.seconds_in_threads: float | None = None
-        """How long threads would have needed for all tasks; None if the run did not move to processes."""
+        """How long threads would need for all tasks, at most; 0 if processes were not faster.
+
+        None if that was not found out.
+        """
         self.params = params
         self.stop = threading.Event()
         """Set this to end the run."""
@@ -233,7 +295,10 @@ class MovingRun:
                     self._seconds_given_away += time.perf_counter() - given_away
             if begun_in_processes and self._where == "processes":
                 elapsed = time.perf_counter() - self._begin - self._seconds_given_away
-                self.seconds_in_threads = elapsed * len(self._pool)
+                faster = elapsed < self._expected_seconds
+                self.seconds_in_threads = (
+                    min(self._expected_seconds, elapsed * len(self._pool)) if faster else 0.0
+                )
         finally:
             self._threads.close()
             if self._processes is not None:
@@ -262,7 +327,8 @@ class MovingRun:
         if self._where == "threads":
             self._consider_moving()
         try:
-            event = self._events.get(timeout=CHECK_SECONDS)
+            with self._window.probe(CHECK_SECONDS) if self._where == "threads" else nullcontext():
+                event = self._events.get(timeout=CHECK_SECONDS)
         except Empty:
             return None
         if isinstance(event, BaseException):
@@ -330,11 +396,12 @@ class MovingRun:
         if len(running) < 2:
             self._window.restart()
             return
-        if self._window.seconds() < WATCH_SECONDS:
+        crowded = self._window.is_crowded(len(running))
+        if crowded is None:
             return
         cores = self._window.cores()
         self._window.restart()
-        if cores >= CROWDED * len(running):
+        if not crowded:
             return
         done = self._n_finished + sum(entry.done for entry in running)
         rest = elapsed * (self._n_tasks / done - 1) if done > 0 else elapsed
