@@ -8,7 +8,10 @@
 | `limit` | what the machine can do at best |
 | `client`, `worker` | each library in a process of its own |
 | `measure`, `opening`, `startup`, `memory` | the measurements |
+| `executors`, `executor_runs` | executors compared: ``--executors`` |
+| `scaling` | costs of tasks and merging, and a model of large clusters: ``python -m benchmarks.scaling`` |
 | `rows`, `table` | figures and verdicts, and showing them |
 
-Only `workloads`, `worker` and `first_result` run in processes of the reference; they import no other module.
+Only `workloads`, `worker`, `executor_runs` and `first_result` run in processes of the reference; they import
+no other module.
 """

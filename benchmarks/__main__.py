@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import platform
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
 from benchmarks.cases import CASES, Case, select
 from benchmarks.client import Worker, WorkerError
+from benchmarks.executors import NBYTES, OURS, compare_executors
 from benchmarks.inputs import INPUTS, Input, Prepared, prepare
 from benchmarks.limit import available_cores
 from benchmarks.measure import Plan, measure_case
@@ -57,6 +59,11 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--quick", action="store_true", help="small inputs, 2 rounds: only to see that it works"
+    )
+    parser.add_argument(
+        "--executors",
+        action="store_true",
+        help="compare executors instead, with inputs of a quarter of the size",
     )
     parser.add_argument("--clean", action="store_true", help="delete the inputs in the end")
     arguments = parser.parse_args(argv)
@@ -248,6 +255,8 @@ def main(argv: list[str] | None = None) -> int:
         everything = Selection(list(CASES), opening_cases([]), startup_cases([]), memory_cases([]))
         print("\n".join(everything.names))
         return 0
+    if arguments.executors:
+        return _compare_executors(arguments)
     patterns = arguments.cases
     selection = Selection(
         select(patterns), opening_cases(patterns), startup_cases(patterns), memory_cases(patterns)
@@ -274,6 +283,28 @@ def main(argv: list[str] | None = None) -> int:
         text = as_json(rows, environment, notes) if path.suffix == ".json" else table
         path.write_text(text, encoding="utf-8")
     return 0 if all(row.is_sound for row in rows) else 1
+
+
+def _compare_executors(arguments: argparse.Namespace) -> int:
+    nothing = Selection([], [], [], [])
+    try:
+        with Measurement(arguments, nothing) as measurement:
+            facts = measurement.describe()
+    except WorkerError as err:
+        _log(str(err))
+        return 1
+    interpreters = {OURS: sys.executable}
+    if os.environ.get("REFERENCE_PYTHON"):
+        interpreters[REFERENCE] = os.environ["REFERENCE_PYTHON"]
+    nbytes = int(arguments.size * NBYTES)
+    table, rows = compare_executors(arguments.data_dir, interpreters, arguments.rounds, facts, nbytes)
+    if arguments.clean:
+        remove_inputs(arguments.data_dir)
+    print(table)
+    for path in arguments.out:
+        data = {"environment": facts, "rows": [asdict(row) for row in rows]}
+        path.write_text(json.dumps(data, indent=1) if path.suffix == ".json" else table, encoding="utf-8")
+    return 0 if all(row.failure is None for row in rows) else 1
 
 
 def _without_paths(row: Row, folder: Path) -> Row:
