@@ -237,6 +237,7 @@ def test_what_cannot_be_an_index(ds: DataSet, key: Any, error: type[Exception], 
 def test_results_that_do_not_fit_into_memory_are_refused(
     ds: DataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(limits, "ALWAYS_FITS", 100)
     monkeypatch.setattr(limits, "available_bytes", lambda: 2000)
     message = (
         r"a part of shape \(3, 5, 6, 7\) .* found 1\.2 KiB, expected at most 900 bytes "
@@ -296,6 +297,8 @@ def test_a_frame_costs_a_frame(ctx: Context, tmp_path: Path, monkeypatch: pytest
         process(self, block)
 
     monkeypatch.setattr(CropUDF, "_process_block", counted)
+    # Asking for the memory at hand takes longer than a frame.
+    monkeypatch.setattr(limits, "available_bytes", lambda: pytest.fail("not for a frame"))
     assert_same(ds[2, 3], DATA[2, 3])
     assert rows == [1]
 

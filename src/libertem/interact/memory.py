@@ -9,6 +9,9 @@ __all__ = ["check_fits"]
 SHARE = 0.45
 """Of the available memory. While a result is put together, each part of it exists twice for some time."""
 
+ALWAYS_FITS = 16 << 20
+"""For so many bytes nobody is asked: that would take as long as reading a frame."""
+
 
 def check_fits(n_bytes: int, what: str, hint: str) -> None:
     """Refuse what would not leave enough memory for everything else.
@@ -27,6 +30,8 @@ def check_fits(n_bytes: int, what: str, hint: str) -> None:
     MemoryError
         With a sentence that says how much is needed, and how much is there.
     """
+    if n_bytes <= ALWAYS_FITS:
+        return
     available = available_bytes()
     if n_bytes > SHARE * available:
         raise MemoryError(
