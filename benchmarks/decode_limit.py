@@ -7,16 +7,18 @@ cache, with the same libraries as everybody. Nothing is computed with the pixels
 from __future__ import annotations
 
 import itertools
-import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from libertem.io.dataset.base.backends.rawio import RawFile
 
 __all__ = ["DecodeLimit"]
 
@@ -31,7 +33,7 @@ DEFLATE, SHUFFLE, LZF, BLOSC, BITSHUFFLE = 1, 2, 32000, 32001, 32008
 class _Chunks:
     """The chunks of one data set."""
 
-    fd: int
+    path: str
     places: list[tuple[int, int, bool]]
     """Byte in the file, stored bytes, whether filters were applied."""
     filters: list[tuple[int, tuple[int, ...]]]
@@ -45,17 +47,16 @@ class DecodeLimit:
     Parameters
     ----------
     paths : iterable of Path
-        HDF5 files with one data set of at least three axes each, in chunks. Stay open until `close`.
+        HDF5 files with one data set of at least three axes each, in chunks.
     threads : int
         Usually all cores.
     """
 
     def __init__(self, paths: Iterable[Path], threads: int) -> None:
         found = [_list_chunks(path) for path in paths]
-        self._fds = [chunks.fd for chunks in found]
         self.nbytes = sum(len(chunks.places) * chunks.nbytes for chunks in found)
         self._parts = [
-            _Chunks(chunks.fd, chunks.places[start:stop], chunks.filters, chunks.nbytes)
+            _Chunks(chunks.path, chunks.places[start:stop], chunks.filters, chunks.nbytes)
             for chunks in found
             for start, stop in itertools.pairwise(
                 np.linspace(0, len(chunks.places), threads * PARTS_PER_THREAD + 1).astype(int).tolist()
@@ -72,10 +73,8 @@ class DecodeLimit:
         return time.perf_counter() - start
 
     def close(self) -> None:
-        """Close the files."""
+        """End the threads."""
         self._pool.shutdown()
-        for fd in self._fds:
-            os.close(fd)
 
 
 def _list_chunks(path: Path) -> _Chunks:
@@ -92,16 +91,17 @@ def _list_chunks(path: Path) -> _Chunks:
         dset.id.chunk_iter(lambda c: places.append((c.byte_offset, c.size, not c.filter_mask)))
         nbytes = int(np.prod(dset.chunks)) * dset.dtype.itemsize
     places.sort()
-    return _Chunks(os.open(path, os.O_RDONLY), places, [(f[0], tuple(f[2])) for f in filters], nbytes)
+    return _Chunks(str(path), places, [(f[0], tuple(f[2])) for f in filters], nbytes)
 
 
 def _decode(chunks: _Chunks) -> None:
     stored = np.empty(max(size for _, size, _ in chunks.places), dtype=np.uint8)
     scratch = [np.empty(chunks.nbytes, dtype=np.uint8) for _ in range(2)]
     steps = [step for f, values in reversed(chunks.filters) for step in _steps(f, values)]
-    for offset, size, is_filtered in chunks.places:
-        os.preadv(chunks.fd, [stored[:size]], offset)
-        _undo(stored[:size], steps if is_filtered else [], scratch)
+    with closing(RawFile(chunks.path)) as file:
+        for offset, size, is_filtered in chunks.places:
+            file.read_into(stored[:size], offset)
+            _undo(stored[:size], steps if is_filtered else [], scratch)
 
 
 def _undo(data: Bytes, steps: Sequence[Step], scratch: Sequence[Bytes]) -> Bytes:

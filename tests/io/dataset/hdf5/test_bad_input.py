@@ -16,6 +16,7 @@ from libertem.exceptions import DataSetException
 from libertem.executor.concurrent import ConcurrentJobExecutor
 from libertem.executor.inline import InlineJobExecutor
 from libertem.io.dataset import load
+from libertem.io.dataset.hdf5 import chunktable
 from libertem.testing.writers.hdf5 import FILTERS, write_dectris, write_hdf5
 from libertem.udf.sum import SumUDF
 
@@ -65,6 +66,23 @@ def test_a_master_file_with_a_data_file_that_is_cut_off_says_so(tmp_path: Path) 
     part.write_bytes(part.read_bytes()[:-10])
     with pytest.raises(DataSetException, match=r"found 1 of 2.*scan_data_000002\.h5"):
         load_h5(path)
+
+
+@pytest.mark.parametrize("few", [False, True])
+def test_addresses_behind_the_end_of_the_file_are_refused(
+    few: bool, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_hdf5(path, RAMP, chunks=(1, 4, 5, 6), filters="gzip")
+    with h5py.File(path) as file:
+        chunk = file["data"].id.get_chunk_info(1)
+    raw = path.read_bytes()
+    address = chunk.byte_offset.to_bytes(8, "little")
+    assert raw.count(address) == 1
+    path.write_bytes(raw.replace(address, (1 << 63).to_bytes(8, "little")))
+    ds = load_h5(path)
+    monkeypatch.setattr(chunktable, "FEW_CHUNKS", 0 if few else 64)
+    with pytest.raises(DataSetException, match=r"x\.h5: a chunk is said to lie behind the end of the file"):
+        total(ds)
 
 
 # --- damaged chunks ---

@@ -89,10 +89,15 @@ def chunk_table(piece: H5Piece, wanted: Ints) -> tuple[ChunkTable, Ints]:
 def _read_all(piece: H5Piece, n_chunks: int) -> ChunkTable:
     positions: list[tuple[int, ...]] = []
     facts: list[tuple[int, int, int]] = []
+    beyond: list[Any] = []
+    with as_dataset_error(piece.path):
+        file_bytes = os.path.getsize(piece.path)
 
     def visit(info: Any) -> None:
         positions.append(info.chunk_offset)
         facts.append((info.byte_offset, info.size, info.filter_mask))
+        if info.byte_offset + info.size > file_bytes:
+            beyond.append(info)
 
     with (
         open_hdf5(piece.path) as file,
@@ -101,10 +106,13 @@ def _read_all(piece: H5Piece, n_chunks: int) -> ChunkTable:
         dset = file[piece.dataset]
         fill = _fill_of(dset, piece)
         dset.id.chunk_iter(visit)
+    if beyond:
+        raise _behind_the_end(piece, beyond[0], file_bytes)
     table = _empty(n_chunks, fill)
     if positions:
         chunks, grid = piece.layout.chunks, piece.layout.units.grid
-        on_grid = np.array(positions, dtype=np.int64) // np.array(chunks)
+        with as_hdf5_error(piece.path, "a chunk is said to be where no chunk can be"):
+            on_grid = np.array(positions, dtype=np.int64) // np.array(chunks)
         inside = (on_grid < np.array(grid)).all(axis=1)
         rows = np.ravel_multi_index(tuple(on_grid[inside].T), grid)
         for column, values in zip(table, np.array(facts, dtype=np.int64)[inside].T, strict=False):
@@ -115,6 +123,8 @@ def _read_all(piece: H5Piece, n_chunks: int) -> ChunkTable:
 def _read_some(piece: H5Piece, wanted: Ints) -> ChunkTable:
     chunks, grid = piece.layout.chunks, piece.layout.units.grid
     assert chunks is not None
+    with as_dataset_error(piece.path):
+        file_bytes = os.path.getsize(piece.path)
     with (
         open_hdf5(piece.path) as file,
         as_hdf5_error(piece.path, "the chunks of the data set cannot be found"),
@@ -125,8 +135,20 @@ def _read_some(piece: H5Piece, wanted: Ints) -> ChunkTable:
             coordinate = tuple(i * chunk for i, chunk in zip(position, chunks, strict=True))
             info = dset.id.get_chunk_info_by_coord(coordinate)
             if info.byte_offset is not None and info.size:
+                if info.byte_offset + info.size > file_bytes:
+                    raise _behind_the_end(piece, info, file_bytes)
                 table[0][row], table[1][row], table[2][row] = info.byte_offset, info.size, info.filter_mask
     return ChunkTable(*table)
+
+
+def _behind_the_end(piece: H5Piece, info: Any, file_bytes: int) -> DataSetException:
+    return DataSetException(
+        "a chunk is said to lie behind the end of the file",
+        path=piece.path,
+        found=f"{info.size} bytes from byte {info.byte_offset} on, of {piece.dataset}",
+        expected=f"at most {file_bytes} bytes in all",
+        hint="the file is damaged: copy it again",
+    )
 
 
 def _fill_of(dset: Any, piece: H5Piece) -> npt.NDArray[Any]:
