@@ -175,6 +175,11 @@ def test_ctrl_c_ends_a_command_that_works(tmp_path: Path) -> None:
     assert err == "libertem: interrupted\n"
 
 
+def test_the_distribution_installs_the_command() -> None:
+    project = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    assert '\nlibertem = "libertem.cli:main"\n' in project
+
+
 def test_it_runs_as_a_module(npy: Path) -> None:
     ended = subprocess.run([*COMMAND, "info", str(npy)], capture_output=True, text=True, check=False)
     assert ended.returncode == 0

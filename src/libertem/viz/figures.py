@@ -74,8 +74,8 @@ class PlainFigure(Figure):
             Always; tells what to do instead.
         """
         raise RuntimeError(
-            "this figure has no window: save it with savefig(...) or plot(path=...), or write its name at the "
-            "end of a notebook cell"
+            "this figure has no window: save it with savefig(...) or plot(path=...), or write its name at "
+            "the end of a notebook cell"
         )
 
     def _repr_png_(self) -> bytes:
