@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -109,10 +110,21 @@ def get_backend(arr: Any) -> str | None:
     """Name of the backend that `arr` belongs to, or None for other objects."""
     if type(arr) is np.ndarray:
         return NUMPY
+    if _is_cupy(arr):
+        return CUPY
     from sparseconverter import get_backend as impl
 
     backend: str | None = impl(arr)
     return backend
+
+
+def _cupy() -> Any:
+    return import_module("cupy")
+
+
+def _is_cupy(arr: Any) -> bool:
+    """Whether `arr` is a dense array of CuPy; there is none before CuPy is loaded."""
+    return "cupy" in sys.modules and isinstance(arr, _loaded("cupy", "ndarray"))
 
 
 def get_device_class(backend: str) -> str:
@@ -128,6 +140,10 @@ def for_backend(arr: Any, backend: str) -> Any:
     """`arr` as an array of the given backend; 2D-only formats flatten all axes but the first."""
     if type(arr) is np.ndarray and backend in (NUMPY, CUDA):
         return arr
+    if type(arr) is np.ndarray and backend == CUPY:
+        return _cupy().asarray(arr)
+    if _is_cupy(arr) and backend in (NUMPY, CUDA, CUPY):
+        return arr if backend == CUPY else arr.get()
     if backend == SPARSE_COO and is_sparse(arr):
         # sparseconverter goes through functions of `sparse` that first compile for ten seconds.
         return to_sparse(arr)
@@ -140,6 +156,8 @@ def make_like(arr: Any, target: Any) -> Any:
     """`arr` converted to the array type of `target` and reshaped to its shape. No broadcasting."""
     if type(arr) is np.ndarray and type(target) is np.ndarray:
         return arr.reshape(target.shape)
+    if _is_cupy(target) and (_is_cupy(arr) or type(arr) is np.ndarray):
+        return for_backend(arr, CUPY).reshape(target.shape)
     from sparseconverter import make_like as impl
 
     return impl(arr, target, strict=False)

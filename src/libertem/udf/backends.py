@@ -130,11 +130,21 @@ def _fallbacks(dataset_backends: Sequence[str], device: set[str], candidates: se
 
 
 class TileConverter:
-    """Converts a tile at most once per format."""
+    """Converts a tile at most once per format.
 
-    def __init__(self, tile: DataTile, source: str) -> None:
+    Parameters
+    ----------
+    tile : DataTile
+        The tile.
+    source : str
+        Its backend, or that of `data`.
+    data : array, optional
+        The same pixels, where they have been converted already.
+    """
+
+    def __init__(self, tile: DataTile, source: str, data: Any = None) -> None:
         self._tile = tile
-        self._converted = {source: tile.data}
+        self._converted = {source: tile.data if data is None else data}
 
     def get(self, backend: str) -> Any:
         """The data of the tile in that format; n-dimensional formats have the shape of the tile."""

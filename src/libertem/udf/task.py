@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from libertem.common.arrays import CPU_BACKENDS, CUDA, NUMPY, result_type
+from libertem.common.arrays import CPU_BACKENDS, CUDA, CUPY, NUMPY, result_type
 from libertem.common.backend import get_device_class
 from libertem.common.buffers import to_numpy
 from libertem.common.math import flat_nonzero, prod
@@ -20,6 +20,7 @@ from libertem.io.corrections.corrset import CorrectionSet
 from libertem.io.dataset.base.blocks import ReadOrder, SparseBlock
 from libertem.io.dataset.base.partition import BasePartition, Partition
 from libertem.io.dataset.base.scheme import TilingScheme
+from libertem.io.dataset.base.tile import DataTile
 from libertem.udf.backends import (
     BackendChoice,
     TileConverter,
@@ -33,6 +34,7 @@ from libertem.udf.data import MergeAttrMapping, UDFData
 from libertem.udf.meta import UDFMeta
 from libertem.udf.progress import PROGRESS_TOPIC, PartProgress
 from libertem.udf.shared import Shared
+from libertem.udf.upload import Uploader, select_device, upload_dtype, uploads
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -111,11 +113,16 @@ class UDFTask:
 
     def runs_python(self, params: UDFParams) -> bool:
         """Whether some UDF takes tiles or frames in Python, rather than whole blocks in compiled code."""
-        return not _PartitionRun(self, params, Environment(threads_per_worker=1)).is_compiled()
+        run = _PartitionRun(self, params, Environment(threads_per_worker=1))
+        run.prepare()
+        return not run.is_compiled()
 
     def __call__(self, params: UDFParams, env: Environment) -> UDFTaskResult:
         """Process the partition."""
-        return _PartitionRun(self, params, env).run()
+        run = _PartitionRun(self, params, env)
+        with select_device(run.backends):
+            run.prepare()
+            return run.run()
 
 
 class _PartitionRun:
@@ -140,8 +147,17 @@ class _PartitionRun:
             send = partial(context.signal, task.partition.get_ident(), PROGRESS_TOPIC)
         sig_px = prod(task.partition.slice.shape.sig)
         self._progress = PartProgress(send, sig_px, self._part_slice.shape[0], env.report)
+        self._device_class = device_class
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """What each UDF receives."""
+        return self._backends.udfs
+
+    def prepare(self) -> None:
+        """Give the UDFs metadata and empty buffers, on the device where they belong there."""
         for udf, backend in zip(self._udfs, self._backends.udfs, strict=True):
-            self._prepare(udf, backend, device_class)
+            self._prepare(udf, backend, self._device_class)
 
     def _choose_backends(self, device_class: str, restriction: Any) -> BackendChoice:
         from libertem.utils.devices import has_cupy
@@ -261,7 +277,7 @@ class _PartitionRun:
             for i in compiled:
                 self._udfs[i]._process_block(block)
             for tile in () if cutter is None else cutter.cut(block):
-                self._feed(tile, others)
+                self._feed(tile, others, TileConverter(tile, self._backends.source))
             self._progress.add(block.n_frames * block.n_px)
         for i in compiled:
             self._udfs[i]._finish_blocks()
@@ -277,19 +293,27 @@ class _PartitionRun:
                 self._progress.add(block.n_frames * prod(self._partition.slice.shape.sig))
 
     def _process_tiles(self, indices: Sequence[int]) -> None:
-        tiles = self._partition.get_tiles(
-            tiling_scheme=self._params.tiling_scheme,
-            roi=self._params.roi,
-            dest_dtype=self._dtype,
-            array_backend=self._backends.source,
-        )
-        for tile in tiles:
+        if uploads(self._backends.source, [self._backends.udfs[i] for i in indices]):
+            dtype = upload_dtype(self._partition.meta.dtype, self._dtype, self._params.corrections)
+            for tile, data in Uploader(dtype, self._dtype).upload(self._get_tiles(dtype)):
+                self._env.check_cancelled()
+                self._feed(tile, indices, TileConverter(tile, CUPY, data))
+                self._progress.add(tile.size)
+            return
+        for tile in self._get_tiles(self._dtype):
             self._env.check_cancelled()
-            self._feed(tile, indices)
+            self._feed(tile, indices, TileConverter(tile, self._backends.source))
             self._progress.add(tile.size)
 
-    def _feed(self, tile: Any, indices: Sequence[int]) -> None:
-        converter = TileConverter(tile, self._backends.source)
+    def _get_tiles(self, dtype: np.dtype[Any]) -> Iterator[DataTile]:
+        return self._partition.get_tiles(
+            tiling_scheme=self._params.tiling_scheme,
+            roi=self._params.roi,
+            dest_dtype=dtype,
+            array_backend=self._backends.source,
+        )
+
+    def _feed(self, tile: DataTile, indices: Sequence[int], converter: TileConverter) -> None:
         for n_before, i in enumerate(indices):
             udf = self._udfs[i]
             tick = partial(self._tick, tile.size / len(indices), n_before)
