@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from libertem.api import Context, DataSet
 from libertem.common.shape import Shape
+from libertem.interact import crop
 from libertem.interact import memory as limits
 from libertem.interact.crop import CropUDF
 from libertem.interact.indexing import parse_key
@@ -301,6 +303,46 @@ def test_a_frame_costs_a_frame(ctx: Context, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(limits, "available_bytes", lambda: pytest.fail("not for a frame"))
     assert_same(ds[2, 3], DATA[2, 3])
     assert rows == [1]
+
+
+def runs_of(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Number of frames of each run from now on."""
+    runs = []
+    run_udf = ctx.run_udf
+
+    def counted(dataset: DataSet, udf: Any, roi: Any = None) -> Any:
+        runs.append(math.prod(dataset.shape.nav) if roi is None else int(np.count_nonzero(roi)))
+        return run_udf(dataset=dataset, udf=udf, roi=roi)
+
+    monkeypatch.setattr(ctx, "run_udf", counted)
+    return runs
+
+
+@pytest.mark.parametrize("n_workers", [1, 3])
+def test_large_results_are_put_together_from_runs(
+    ctx: Context, ds: DataSet, n_workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crop, "BYTES_AT_A_TIME", 6 * math.prod(SIG) * 2)
+    monkeypatch.setattr(ds, "_cores", n_workers)
+    runs = runs_of(ctx, monkeypatch)
+    assert_same(np.asarray(ds), DATA)
+    assert sum(runs) == 20
+    assert max(runs) == 6
+    mask = DATA[..., 0, 0] > 300
+    assert_same(ds[mask, ::-1, 2:5], DATA[mask, ::-1, 2:5])
+    assert_same(ds[::-1, 1:4, 1:], DATA[::-1, 1:4, 1:])
+
+
+def test_chunks_are_not_decoded_again_for_each_run(
+    ctx: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("data", data=DATA, chunks=(*NAV, 2, 7), compression="gzip")
+    ds = ctx.load("hdf5", path=tmp_path / "a.h5")
+    monkeypatch.setattr(crop, "BYTES_AT_A_TIME", 100)
+    runs = runs_of(ctx, monkeypatch)
+    assert_same(np.asarray(ds), DATA)
+    assert runs == [20]
 
 
 @pytest.mark.timing

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from libertem.common.buffers import BufferWrapper
+from libertem.common.math import flat_nonzero
 from libertem.io.corrections.corrset import CorrectionSet
+from libertem.io.dataset.base.framefile import FrameFileDataSet
 from libertem.udf.blocks import first_row
 from libertem.udf.contract import UDF
 from libertem.udf.runner import input_dtype
@@ -20,7 +22,14 @@ if TYPE_CHECKING:
     from libertem.io.dataset.base.blocks import FrameBlock, FrameRun
     from libertem.io.dataset.base.dataset import DataSet
 
-__all__ = ["CropUDF", "dtype_of", "read_frames"]
+__all__ = ["BYTES_AT_A_TIME", "CropUDF", "dtype_of", "is_cut_anywhere", "read_frames", "workers_of"]
+
+BYTES_AT_A_TIME = 32 << 20
+"""Read in one run. Starting runs takes little time compared to that; memory of larger pieces would come fresh
+from the system each time, which took longer than to fill it (half the time for 1 GiB)."""
+
+MAX_AT_ONCE = 16
+"""Workers that are kept busy; more than that read faster than anybody takes their results."""
 
 
 class CropUDF(UDF):
@@ -116,6 +125,17 @@ def dtype_of(dataset: DataSet, corrections: CorrectionSet | None = None) -> np.d
     return input_dtype([CropUDF(())], dataset.dtype, corrections)
 
 
+def is_cut_anywhere(dataset: DataSet) -> bool:
+    """Whether it costs nothing to read a partition in several runs.
+
+    Where frames are decoded together, as in chunks of HDF5, each run would decode them again.
+    """
+    if not dataset.need_decode(dtype_of(dataset), None, None):
+        return True
+    cut = getattr(type(dataset), "get_partitions", None)
+    return isinstance(dataset, FrameFileDataSet) and cut is FrameFileDataSet.get_partitions
+
+
 def read_frames(
     ctx: Any, dataset: DataSet, roi: npt.NDArray[np.bool_] | None, crop: tuple[range, ...] | None = None
 ) -> npt.NDArray[Any]:
@@ -141,7 +161,45 @@ def read_frames(
         crop = tuple(range(extent) for extent in dataset.shape.sig)
     n_frames = math.prod(dataset.shape.nav) if roi is None else int(np.count_nonzero(roi))
     shape = (n_frames, *(len(r) for r in crop))
+    dtype = dtype_of(dataset)
     if math.prod(shape) == 0:
-        return np.empty(shape, dtype=dtype_of(dataset))
-    pixels: npt.NDArray[Any] = ctx.run_udf(dataset=dataset, udf=CropUDF(crop), roi=roi)["pixels"].raw_data
-    return pixels.reshape(shape)
+        return np.empty(shape, dtype=dtype)
+    n_bytes = math.prod(shape) * dtype.itemsize
+    if n_bytes <= 2 * BYTES_AT_A_TIME or not is_cut_anywhere(dataset):
+        pixels: npt.NDArray[Any] = ctx.run_udf(dataset=dataset, udf=CropUDF(crop), roi=roi)["pixels"].raw_data
+        return pixels.reshape(shape)
+    return _read_in_runs(ctx, dataset, roi, crop, np.empty(shape, dtype=dtype))
+
+
+def _read_in_runs(
+    ctx: Any,
+    dataset: DataSet,
+    roi: npt.NDArray[np.bool_] | None,
+    crop: tuple[range, ...],
+    out: npt.NDArray[Any],
+) -> npt.NDArray[Any]:
+    """Fill `out` with little more memory than that: the results of a run exist on workers, too."""
+    nav_shape = dataset.shape.nav.to_tuple()
+    selected = np.arange(math.prod(nav_shape)) if roi is None else flat_nonzero(roi)
+    n_workers = workers_of(dataset)
+    n_frames = max(1, BYTES_AT_A_TIME // n_workers // out[0].nbytes)
+    starts = range(0, len(selected), n_frames)
+    n_runs = -(-len(starts) // n_workers)
+    for first in range(n_runs):
+        # Far apart, so that different workers have them.
+        parts = [slice(start, start + n_frames) for start in starts[first::n_runs]]
+        mask = np.zeros(math.prod(nav_shape), dtype=bool)
+        for part in parts:
+            mask[selected[part]] = True
+        run = ctx.run_udf(dataset=dataset, udf=CropUDF(crop), roi=mask.reshape(nav_shape))
+        frames, row = run["pixels"].raw_data, 0
+        for part in parts:
+            n = len(selected[part])
+            out[part] = frames[row : row + n]
+            row += n
+    return out
+
+
+def workers_of(dataset: DataSet) -> int:
+    """Cores as the executor told the data set; those of other packages may not remember them."""
+    return min(MAX_AT_ONCE, max(1, getattr(dataset, "_cores", 1)))

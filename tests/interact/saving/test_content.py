@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import distributed
+import h5py
 import numpy as np
 import pytest
 
@@ -137,6 +138,27 @@ def test_memory_does_not_grow_with_the_data(
     ds.save(out / "a.npy")
     assert max(sizes) <= 2
     assert sum(sizes) == 20
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".h5"])
+def test_chunks_are_not_decoded_again_for_each_piece(
+    ctx: Context, tmp_path: Path, out: Path, suffix: str, small_pieces: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("data", data=DATA, chunks=(2, 5, 3, 8), compression="gzip")
+    ds = ctx.load("hdf5", path=tmp_path / "a.h5", num_partitions=2)
+    shapes = []
+    read = pieces.read_frames
+
+    def counted(*args: Any) -> Any:
+        frames = read(*args)
+        shapes.append(frames.shape)
+        return frames
+
+    monkeypatch.setattr(pieces, "read_frames", counted)
+    ds.save(out / f"a{suffix}")
+    assert_saved(out / f"a{suffix}", DATA)
+    assert shapes == [(10, *SIG)] * 2
 
 
 class Recorder(ProgressReporter):

@@ -14,12 +14,12 @@ import numpy as np
 
 from libertem.common.new_file import as_write_error
 from libertem.common.progress import ProgressReporter, ProgressState
-from libertem.interact.crop import dtype_of
+from libertem.interact.crop import BYTES_AT_A_TIME, dtype_of, is_cut_anywhere, workers_of
 from libertem.interact.memory import check_fits
 from libertem.interact.saving.contract import Box, Output, Put
 from libertem.interact.saving.convert import Misfit, check_kinds, convert
 from libertem.interact.saving.own_files import check_own_files
-from libertem.interact.saving.pieces import BYTES_AT_A_TIME, Frames, grouped, make_boxes
+from libertem.interact.saving.pieces import Frames, grouped, make_boxes
 from libertem.interact.saving.writers import make_writer
 from libertem.io.dataset.base.metadata import Axis
 from libertem.udf.progress import make_reporter
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["save"]
 
-MAX_AT_ONCE = 16
-"""Boxes in one run; more workers than that read faster than any disk writes."""
+MAX_PARTITION_BYTES = 256 << 20
+"""Larger partitions are read in several runs, even if things are then decoded more than once."""
 
 
 def save(
@@ -61,13 +61,14 @@ def save(
     writer = make_writer(output, target, options)
     if overwrite:
         check_own_files(frames, target)
-    # Cores as the executor told it; data sets of other packages may not remember them.
-    n_workers = min(MAX_AT_ONCE, max(1, getattr(dataset, "_cores", 1)))
     read_bytes = output.frame_bytes // wanted.itemsize * source.itemsize
-    boxes = make_boxes(output.nav_shape, writer.granularity, read_bytes, BYTES_AT_A_TIME // n_workers)
-    largest = max(np.prod([s.stop - s.start for s in box], dtype=int) for box in boxes) * read_bytes
-    n_at_once = max(1, min(n_workers, BYTES_AT_A_TIME // max(1, int(largest))))
-    check_fits(2 * n_at_once * int(largest), "what is read at a time", "use smaller chunks")
+    limit, n_at_once = _portions(dataset, read_bytes)
+    boxes = make_boxes(output.nav_shape, writer.granularity, read_bytes, limit)
+    largest = read_bytes * max(int(np.prod([s.stop - s.start for s in box])) for box in boxes)
+    if largest > limit:
+        # Chunks of the new file, or single frames.
+        n_at_once = max(1, n_at_once * limit // largest)
+        check_fits(2 * n_at_once * largest, "what is read at a time", "use smaller chunks")
     with (
         writer.new_target(target, overwrite=overwrite) as unfinished,
         _reported(make_reporter(progress), frames.positions.size, len(boxes)) as done,
@@ -80,6 +81,16 @@ def save(
         transfer.run(list(grouped(boxes, n_at_once)))
         with as_write_error(target):
             stack.close()
+
+
+def _portions(dataset: DataSet, frame_bytes: int) -> tuple[int, int]:
+    """How many bytes boxes should have, and how many of them are read in one run."""
+    n_workers = workers_of(dataset)
+    if is_cut_anywhere(dataset):
+        return BYTES_AT_A_TIME // n_workers, n_workers
+    largest = frame_bytes * max(partition.shape[0] for partition in dataset.get_partitions())
+    limit = min(MAX_PARTITION_BYTES, max(BYTES_AT_A_TIME // n_workers, largest))
+    return limit, max(1, min(n_workers, MAX_PARTITION_BYTES // limit))
 
 
 def _describe(frames: Frames, dtype: np.dtype[Any], title: str) -> Output:

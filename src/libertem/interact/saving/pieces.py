@@ -20,11 +20,7 @@ if TYPE_CHECKING:
 
     from libertem.io.dataset.base.dataset import DataSet
 
-__all__ = ["BYTES_AT_A_TIME", "Frames", "grouped", "make_boxes"]
-
-BYTES_AT_A_TIME = 32 << 20
-"""Read in one run. Starting runs takes little time compared to that; memory of larger pieces would come fresh
-from the system each time, which took longer than to fill it (half the time for 1 GiB)."""
+__all__ = ["Frames", "grouped", "make_boxes"]
 
 
 def make_boxes(
