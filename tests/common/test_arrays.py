@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -120,6 +121,13 @@ def test_result_type_widens_where_cupy_cannot_hold_a_dtype() -> None:
 @pytest.mark.parametrize("backend", FORMS)
 def test_is_sparse_knows_sparse_and_scipy(backend: str) -> None:
     assert arrays.is_sparse(FORMS[backend]) == (backend in sparseconverter.SPARSE_BACKENDS)
+
+
+def test_nothing_is_sparse_while_another_thread_imports_the_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("sparse", "scipy.sparse"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    assert not arrays.is_sparse(np.zeros(3))
+    np.testing.assert_array_equal(arrays.to_dense([1, 2]), [1, 2])
 
 
 @pytest.mark.parametrize("backend", FORMS)

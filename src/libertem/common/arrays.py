@@ -175,18 +175,18 @@ def result_type(*dtypes: npt.DTypeLike, backends: Iterable[str] = ()) -> np.dtyp
 
 
 def _loaded(module: str, name: str) -> Any:
-    """A class of an optional package, or an empty tuple if nobody has imported the package yet."""
+    """A class of an optional package, or an empty tuple if nobody has imported all of the package yet."""
     package = sys.modules.get(module)
     return () if package is None else getattr(package, name, ())
 
 
 def is_sparse(arr: Any) -> bool:
     """Whether `arr` is an array of `sparse` or `scipy.sparse`."""
-    # An object of these packages cannot exist before the package is loaded.
+    # An object of these packages cannot exist before the package is loaded. Another thread may be loading it.
     if isinstance(arr, _loaded("sparse", "SparseArray")):
         return True
-    scipy_sparse = sys.modules.get("scipy.sparse")
-    return scipy_sparse is not None and bool(scipy_sparse.issparse(arr))
+    issparse = getattr(sys.modules.get("scipy.sparse"), "issparse", None)
+    return issparse is not None and bool(issparse(arr))
 
 
 def to_dense(a: Any) -> npt.NDArray[Any]:
