@@ -13,6 +13,7 @@ from typing import Any
 
 import cloudpickle
 import numpy as np
+import psutil
 import pytest
 
 from libertem.api import Context
@@ -223,6 +224,47 @@ def test_a_worker_over_its_memory_limit_is_named(ctx: Context, ds: Any, no_secon
 
     with pytest.raises(ExecutorError, match=r"worker default-cpu-\d .*more memory than its limit"):
         ctx.run_udf(dataset=ds, udf=Counted(fill_memory))
+
+
+def hoard(share: float) -> None:
+    """Let this process use a part of the memory that it may use; Dask pauses it above 80 %."""
+    missing = int(share * MEMORY_LIMIT) - psutil.Process().memory_info().rss
+    sys._hoard = b"x" * missing  # type: ignore[attr-defined]  # kept after the call
+
+
+def let_go() -> None:
+    sys.__dict__.pop("_hoard", None)
+
+
+def wait_for_states(ctx: Context, *wanted: str) -> None:
+    executor: Any = ctx.executor
+    waiting = threading.Event()
+    for _ in range(600):
+        states = [info["status"] for info in executor._connection.workers().values()]
+        if states == list(wanted) or waiting.wait(0.05):
+            return
+    raise AssertionError(f"found {states}")
+
+
+def test_paused_workers_leave_the_work_to_others(
+    ctx: Context, ds: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor: Any = ctx.executor
+    wait_for_workers(ctx)
+    wait_for_states(ctx, "running", "running")
+    addresses = [info["address"] for info in executor._connection.workers().values()]
+    try:
+        executor.client.run(hoard, 0.88, workers=addresses[:1])
+        wait_for_states(ctx, "paused", "running")
+        assert_right(ctx.run_udf(dataset=ds, udf=Counted(nothing)))
+        executor.client.run(hoard, 0.88, workers=addresses[1:])
+        wait_for_states(ctx, "paused", "paused")
+        monkeypatch.setattr(connection, "PATIENCE_SECONDS", 0.5)
+        with pytest.raises(ExecutorError, match=r"default-cpu-0 \(tcp://.*\) is paused.*too much memory"):
+            ctx.run_udf(dataset=ds, udf=Counted(nothing))
+    finally:
+        executor.client.run(let_go)
+    wait_for_states(ctx, "running", "running")
 
 
 # --- code of users ---

@@ -181,7 +181,9 @@ class PipelinedExecutor(JobExecutor):
             self._pool.start()
 
     def close(self) -> None:
-        """End the workers."""
+        """End the workers. Runs are given up."""
+        for run in list(self._runs.values()):
+            run.announce(JobCancelledError("the executor was closed"))
         self._pool.close()
 
     # --- tasks ---
