@@ -16,7 +16,7 @@ from libertem.common.new_file import as_write_error
 from libertem.common.progress import ProgressReporter, ProgressState
 from libertem.interact.crop import BYTES_AT_A_TIME, dtype_of, is_cut_anywhere, workers_of
 from libertem.interact.memory import check_fits
-from libertem.interact.saving.contract import Box, Output, Put
+from libertem.interact.saving.contract import Box, Output, Put, Writer
 from libertem.interact.saving.convert import Misfit, check_kinds, convert
 from libertem.interact.saving.own_files import check_own_files
 from libertem.interact.saving.pieces import Frames, grouped, make_boxes
@@ -61,26 +61,32 @@ def save(
     writer = make_writer(output, target, options)
     if overwrite:
         check_own_files(frames, target)
-    read_bytes = output.frame_bytes // wanted.itemsize * source.itemsize
-    limit, n_at_once = _portions(dataset, read_bytes)
-    boxes = make_boxes(output.nav_shape, writer.granularity, read_bytes, limit)
-    largest = read_bytes * max(int(np.prod([s.stop - s.start for s in box])) for box in boxes)
-    if largest > limit:
-        # Chunks of the new file, or single frames.
-        n_at_once = max(1, n_at_once * limit // largest)
-        check_fits(2 * n_at_once * largest, "what is read at a time", "use smaller chunks")
+    groups = _cut(dataset, writer, output.frame_bytes // wanted.itemsize * source.itemsize)
+    n_boxes = sum(len(boxes) for boxes in groups)
     with (
         writer.new_target(target, overwrite=overwrite) as unfinished,
-        _reported(make_reporter(progress), frames.positions.size, len(boxes)) as done,
+        _reported(make_reporter(progress), frames.positions.size, n_boxes) as done,
         ExitStack() as stack,
     ):
         # Not around everything: errors of the system may come from reading as well.
         with as_write_error(target):
             put = stack.enter_context(writer.open(unfinished))
         transfer = _Transfer(ctx, frames, wanted, put, done, target)
-        transfer.run(list(grouped(boxes, n_at_once)))
+        transfer.run(groups)
         with as_write_error(target):
             stack.close()
+
+
+def _cut(dataset: DataSet, writer: Writer, frame_bytes: int) -> list[list[Box]]:
+    """Boxes that are read one after the other, in groups that are read in one run."""
+    limit, n_at_once = _portions(dataset, frame_bytes)
+    boxes = make_boxes(writer.output.nav_shape, writer.granularity, frame_bytes, limit)
+    largest = frame_bytes * max(int(np.prod([s.stop - s.start for s in box])) for box in boxes)
+    if largest > limit:
+        # Chunks of the new file, or single frames.
+        n_at_once = max(1, n_at_once * limit // largest)
+        check_fits(2 * n_at_once * largest, "what is read at a time", "use smaller chunks")
+    return list(grouped(boxes, n_at_once))
 
 
 def _portions(dataset: DataSet, frame_bytes: int) -> tuple[int, int]:
@@ -97,7 +103,9 @@ def _describe(frames: Frames, dtype: np.dtype[Any], title: str) -> Output:
     """What is known about the data, with axes as they are in the part that is saved."""
     dataset = frames.dataset
     n_nav = dataset.shape.nav_dims
-    axes: list[Axis] = list(dataset.axes)
+    # Not the properties: data sets of other packages may have attributes of these names.
+    known = dataset.get_metadata().fitted(dataset.shape)
+    axes = known.axes(dataset.shape)
     if frames.origin is None:
         nav = [Axis("index", 1.0)]
     else:
@@ -105,7 +113,6 @@ def _describe(frames: Frames, dtype: np.dtype[Any], title: str) -> Output:
             dataclasses.replace(axis, offset=axis.offset + start * axis.step)
             for axis, start in zip(axes[:n_nav], frames.origin, strict=True)
         ]
-    known = dataset.metadata
     metadata = {k: v for k, v in known.to_dict().items() if k not in ("nav_axes", "sig_axes")}
     return Output(
         title=title,
