@@ -592,6 +592,17 @@ class TestDamagedFiles:
         with pytest.raises(DataSetException, match="frame 3 has a pixel outside of the frame"):
             check(get_descriptor(path), (6,), (2, 3), debug=True)
 
+    def test_loading_checks_no_more_than_some_frames(self, path: str, monkeypatch: Any) -> None:
+        """Of 200 million frames, index pointers alone are more than a gigabyte."""
+        monkeypatch.setattr("libertem.io.dataset.raw_csr.dataset.MAX_CHECKED_FRAMES", 3)
+        self.put(path, "indptr", 5, 2)
+        ds = load(path, num_partitions=3)
+        with pytest.raises(DataSetException, match="index pointers of frame 4: found values 9 to 2"):
+            tiles_of(ds)
+        self.put(path, "indptr", 2, 1)
+        with pytest.raises(DataSetException, match="impossible index pointers of frame 1"):
+            load(path)
+
     def test_as_many_indices_as_values(self, path: str) -> None:
         os.truncate(Path(path).with_name("x.data.dat"), 40)
         for expected in (RuntimeError, DataSetException):

@@ -30,7 +30,7 @@ from libertem.io.dataset.raw_csr.sidecar import (
     CSRSizes,
     MissingKeyError,
     Sidecar,
-    check,
+    check_frames,
     load_sidecar,
     measure,
 )
@@ -52,6 +52,9 @@ BLOCK_BYTES = 16 << 20
 
 MAX_BLOCK_FRAMES = 1 << 16
 """Of a block, also if they are all but empty."""
+
+MAX_CHECKED_FRAMES = 1 << 22
+"""When loading: reading so many index pointers takes no time. The others are checked when they are read."""
 
 MAX_PROBED_BYTES = PROBE_BYTES // 2
 """Of a TOML file that is to be recognized: index pointers are read as well."""
@@ -222,9 +225,10 @@ class RawCSRDataSet(DataSet):
         return [SCIPY_CSR]
 
     def check_valid(self) -> bool:
-        """Check all index pointers; column indices are checked when they are read."""
+        """Check index pointers, up to a number of frames; everything is checked when it is read."""
         meta, facts = self._initialized()
-        check(facts.sidecar.descriptor, meta.shape.nav.to_tuple(), meta.shape.sig.to_tuple())
+        sig_shape = meta.shape.sig.to_tuple()
+        check_frames(facts.sidecar.descriptor, sig_shape, facts.sizes, max_frames=MAX_CHECKED_FRAMES)
         return True
 
     # --- detection ---

@@ -29,6 +29,7 @@ __all__ = [
     "Sidecar",
     "TOMLError",
     "check",
+    "check_frames",
     "get_descriptor",
     "get_nav_size",
     "load_sidecar",
@@ -303,11 +304,29 @@ def check(
     DataSetException
         If they contradict each other, with the place where.
     """
-    sizes = measure(descriptor)
+    check_frames(descriptor, sig_shape, measure(descriptor), columns=debug)
+
+
+def check_frames(
+    descriptor: CSRDescriptor,
+    sig_shape: tuple[int, ...],
+    sizes: CSRSizes,
+    *,
+    columns: bool = False,
+    max_frames: int | None = None,
+) -> None:
+    """Check index pointers, and with `columns` the column indices, of at most the first `max_frames` frames.
+
+    Raises
+    ------
+    DataSetException
+        If one is impossible, with the place where.
+    """
     reader = RowReader(map_files(descriptor, *sizes), prod(sig_shape), descriptor)
-    for start in range(0, sizes.image_count, FRAMES_PER_CHECK):
-        images = np.arange(start, min(sizes.image_count, start + FRAMES_PER_CHECK))
-        if debug:
+    n_frames = sizes.image_count if max_frames is None else min(max_frames, sizes.image_count)
+    for start in range(0, n_frames, FRAMES_PER_CHECK):
+        images = np.arange(start, min(n_frames, start + FRAMES_PER_CHECK))
+        if columns:
             reader.read(images)
         else:
             reader.locate(images)
