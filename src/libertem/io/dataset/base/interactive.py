@@ -85,7 +85,8 @@ class UsableDirectly:
         Returns
         -------
         numpy.ndarray
-            A copy, in the native dtype; corrections that come with the data set are applied.
+            A copy, in the native dtype. Corrections that come with the data set are applied; with them it is
+            float32, or wider if the native dtype needs it.
 
         Raises
         ------
