@@ -37,7 +37,7 @@ from benchmarks.targets import (
 from benchmarks.worker import Session
 from benchmarks.workloads import WORKLOADS
 
-from benchmarks import decode_limit
+from benchmarks import dask_arrays, decode_limit
 
 ROOT = Path(__file__).parents[2]
 TINY = 1 << 18
@@ -428,3 +428,9 @@ def test_the_limit_reads_all_of_files_of_any_size(tmp_path: Path, sizes: list[in
     assert limit.measure() > 0
     assert limit.nbytes == sum(sizes)
     limit.close()
+
+
+def test_dask_arrays_are_compared_with_plain_dask(capsys: pytest.CaptureFixture[str]) -> None:
+    dask_arrays.main(["--rounds", "1", "--size", "0.01"])
+    rows = [line for line in capsys.readouterr().out.splitlines() if "GB/s" in line]
+    assert [row.split(":")[0] for row in rows[1:]] == ["| in", "| out"]
