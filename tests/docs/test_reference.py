@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 REFERENCE = Path(__file__).parents[2] / "docs/api"
-ENTRY = re.compile(r"^   (libertem[\w.]+)$", re.MULTILINE)
+ENTRY = re.compile(r"^   ~?(libertem[\w.]+)$", re.MULTILINE)
 ENTRIES = sorted({name for page in REFERENCE.glob("*.md") for name in ENTRY.findall(page.read_text("utf-8"))})
 
 # Modules that users import from. All others are either listed as a whole, or are the inside of the library.
