@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 import psutil
 
-from benchmarks.table import NONE
 from libertem.api import Context
 from libertem.common.taskcomm import NoopCommHandler
 from libertem.executor.dask import DaskJobExecutor, run
@@ -113,6 +112,16 @@ def n_partitions(job: Job) -> int:
     return w * max(1, n // w + min(1, n % w))
 
 
+def count_batches(n_tasks: int, n_workers: int, largest: float) -> int:
+    """How many messages tasks need that go in batches: single ones first and last."""
+    n_first = min(n_tasks, run.TASKS_PER_THREAD * n_workers)
+    waiting, count = n_tasks - n_first, n_first
+    while waiting > 0:
+        waiting -= max(1, int(min(largest, waiting / (run.BATCHES_LEFT * n_workers))))
+        count += 1
+    return count
+
+
 def predict(job: Job, costs: Costs) -> Plan:
     """How long a job takes: the resources work at the same time, the busiest one decides.
 
@@ -126,9 +135,8 @@ def predict(job: Job, costs: Costs) -> Plan:
         n_messages = min(parts, GROUPS_PER_WORKER * w)
         n_results = n_messages
     else:
-        batch = max(1, min(run.BATCH_SECONDS / seconds_per_task, parts / w / run.BATCHES_LEFT))
-        batch = max(1, min(batch, run.MAX_BATCH_BYTES / max(1, job.result_bytes)))
-        n_messages = math.ceil(parts / batch)
+        largest = min(run.BATCH_SECONDS / seconds_per_task, run.MAX_BATCH_BYTES / max(1, job.result_bytes))
+        n_messages = count_batches(parts, w, largest)
         n_results = parts
     sent = n_results * job.result_bytes
     busy = {
@@ -276,13 +284,14 @@ class Cluster:
 
 
 @contextmanager
-def batches_of(seconds: float) -> Iterator[None]:
-    """How long batches of tasks may take; 0 for each task alone."""
-    usual, run.BATCH_SECONDS = run.BATCH_SECONDS, seconds
+def batches_of(seconds: float, left: float = run.BATCHES_LEFT) -> Iterator[None]:
+    """How long batches of tasks may take, 0 for each task alone; and how many must be left per worker."""
+    usual = run.BATCH_SECONDS, run.BATCHES_LEFT
+    run.BATCH_SECONDS, run.BATCHES_LEFT = seconds, left  # type: ignore[assignment]
     try:
         yield
     finally:
-        run.BATCH_SECONDS = usual
+        run.BATCH_SECONDS, run.BATCHES_LEFT = usual
 
 
 # --- measuring ---
@@ -320,7 +329,7 @@ def measure_cluster(cluster: Cluster, rounds: int, n_tasks: int = 1000) -> Measu
     with batches_of(0.0):
         single = least(n_tasks, 0.0, 4)
         small, large = least(n, 0.0, 4), least(n, 0.0, n_bytes)
-    with batches_of(1.0):
+    with batches_of(1.0, left=0.2):
         batched = least(4 * n_tasks, 0.0, 4)
     for key in ("wall", "client", "scheduler"):
         # Cost = messages * m + tasks * t, for two ratios of messages to tasks.
@@ -385,14 +394,34 @@ def fit_here(found: Measurements) -> Costs:
 # --- checking ---
 
 
-def simulate(costs: Costs, job: Job, *, batch: bool) -> tuple[Plan, float]:
-    """Let a cluster sleep for the time that workers would compute; returns prediction and wall time."""
-    parts = n_partitions(job)
-    seconds = job.n_bytes / parts / costs.worker_rate
-    with closing(Cluster(job.n_workers)) as cluster, batches_of(run.BATCH_SECONDS if batch else 0.0):
-        cluster.run(4 * job.n_workers, 0.0, 4)
-        wall = cluster.run(parts, seconds, int(job.result_bytes))["wall"]
-        return predict(replace(job, merged_on_workers=False), costs), wall
+JOBS = (
+    # Seconds per task, tasks per worker, bytes of a result, whether tasks go in batches.
+    (1.0, 4, 4, False),
+    (0.02, 20, 4, False),
+    (0.02, 20, 4, True),
+    (0.25, 4, 1 << 20, False),
+)
+"""What is simulated."""
+
+
+def simulate(n_workers: int, n_tasks: int) -> Iterator[tuple[float, int, int, bool, Plan, float]]:
+    """Let a cluster sleep for the time that workers would compute.
+
+    Costs are measured on the same cluster just before, with `n_tasks` tasks: what else the machine does
+    changes from minute to minute. Yields the job, what the model predicts, and the seconds that have passed.
+    """
+    with closing(Cluster(n_workers)) as cluster:
+        costs = fit_here(measure_cluster(cluster, 1, n_tasks))
+        for seconds, per_worker, result_bytes, batch in JOBS:
+            parts = n_workers * per_worker
+            n_bytes = parts * seconds * costs.worker_rate
+            job = Job(
+                n_bytes, n_workers, result_bytes, merged_on_workers=False, partition_bytes=n_bytes / parts
+            )
+            with batches_of(run.BATCH_SECONDS if batch else 0.0):
+                plan = predict(job, costs)
+                wall = cluster.run(parts, seconds, result_bytes)["wall"]
+            yield seconds, parts, result_bytes, batch, plan, wall
 
 
 # --- showing ---
@@ -447,31 +476,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="write the costs to this file")
     options = parser.parse_args(argv)
     if options.costs is not None:
-        stored = json.loads(options.costs.read_text())
-        costs, here = Costs(**stored["cluster"]), Costs(**stored["here"])
+        costs = Costs(**json.loads(options.costs.read_text()))
     else:
         with closing(Cluster(MEASURED_WORKERS)) as cluster:
             found = measure_cluster(cluster, options.rounds)
-        costs, here = fit(found, measure_worker(options.rounds)), fit_here(found)
+        costs = fit(found, measure_worker(options.rounds))
         print(json.dumps(asdict(found)), f"load {os.getloadavg()[0]:.1f}", file=sys.stderr)
     if options.out is not None:
-        options.out.write_text(json.dumps({"cluster": asdict(costs), "here": asdict(here)}, indent=1))
+        options.out.write_text(json.dumps(asdict(costs), indent=1))
     print("\n".join(f"{name}: {value:.3g}" for name, value in asdict(costs).items()))
     print("\n| workers | partitions | of seconds | result | batches | predicted | simulated |")
     print("|--:|--:|--:|--:|---|--:|--:|")
     for n_workers in options.simulate:
-        for seconds, per_worker, result_bytes, batch in (
-            (1.0, 4, 4, False),
-            (0.02, 20, 4, False),
-            (0.02, 20, 4, True),
-            (0.25, 4, 1 << 20, False),
-        ):
-            n_bytes = n_workers * per_worker * seconds * here.worker_rate
-            job = Job(n_bytes, n_workers, result_bytes, partition_bytes=n_bytes / (n_workers * per_worker))
-            plan, wall = simulate(here, job, batch=batch)
+        for seconds, parts, result_bytes, batch, plan, wall in simulate(n_workers, 300):
             print(
-                f"| {n_workers} | {plan.n_partitions} | {seconds} | {result_bytes or NONE} "
-                f"| {'yes' if batch else 'no'} | {plan.seconds:.2f} s ({plan.limit}) | {wall:.2f} s |",
+                f"| {n_workers} | {parts} | {seconds} | {result_bytes} | {'yes' if batch else 'no'} "
+                f"| {plan.seconds:.2f} s ({plan.limit}) | {wall:.2f} s |",
                 flush=True,
             )
     print(f"\n{report(costs)}")
