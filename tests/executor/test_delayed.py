@@ -161,6 +161,28 @@ def test_errors_appear_when_somebody_computes(ctx: Context, ds: Any) -> None:
         result.delayed_data.compute()
 
 
+class Writes(UDF):
+    """Has no results that anybody could ask for."""
+
+    def get_result_buffers(self) -> dict[str, Any]:
+        return {"seen": self.buffer(kind="nav", use="private")} if self.params.with_private else {}
+
+    def process_frame(self, frame: Any) -> None:
+        self.params.sums.append(float(frame.sum()))
+
+
+@pytest.mark.parametrize("with_private", [False, True])
+def test_udfs_without_results_run_at_once_and_once(ctx: Context, ds: Any, with_private: bool) -> None:
+    sums: list[float] = []
+    udfs = [Writes(sums=sums, with_private=with_private), SumSigUDF()]
+    *_, last = ctx.run_udf_iter(dataset=ds, udf=udfs)
+    expected = FRAMES.sum(axis=(2, 3)).ravel()
+    assert len(sums) == expected.size
+    np.testing.assert_allclose(sorted(sums), sorted(expected), rtol=1e-5)
+    np.testing.assert_allclose(last.buffers[1]["intensity"].raw_data, expected, rtol=1e-5)
+    assert len(sums) == expected.size
+
+
 def test_intermediate_results_show_each_partition(ctx: Context, ds: Any) -> None:
     steps = list(ctx.run_udf_iter(dataset=ds, udf=SumUDF()))
     assert len(steps) == 3

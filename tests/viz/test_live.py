@@ -356,6 +356,15 @@ def test_matplotlib_scales_to_what_is_valid(ctx: Context, ds: DataSet) -> None:
 
 
 @pytest.mark.usefixtures("_without_screen")
+def test_matplotlib_scales_images_with_an_axis_of_one_element(ctx: Context, ds: DataSet) -> None:
+    udf = SumSigUDF()
+    plot = MPLLive2DPlot(ds, udf, channel=("intensity", lambda data: data[..., np.newaxis]))
+    plot.display()
+    ctx.run_udf(dataset=ds, udf=udf, plots=[plot])
+    assert plot.im_obj.get_clim() == (120, 1400)
+
+
+@pytest.mark.usefixtures("_without_screen")
 def test_matplotlib_shows_complex_numbers_and_colours(ctx: Context, ds: DataSet) -> None:
     udf = SumSigUDF()
     turned = MPLLive2DPlot(ds, udf, channel=("intensity", lambda data: 1j * data))

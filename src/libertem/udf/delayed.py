@@ -130,11 +130,15 @@ class _Outcome:
         self.lazy = list(lazy)
         self._computed: tuple[UDFResultDict, ...] | None = None
 
-    def get(self, idx: int) -> UDFResultDict:
-        """Computed results of UDF number `idx`."""
+    def compute(self) -> tuple[UDFResultDict, ...]:
+        """Computed results of all UDFs."""
         if self._computed is None:
             self._computed = compute_all(*self.lazy)
-        return self._computed[idx]
+        return self._computed
+
+    def get(self, idx: int) -> UDFResultDict:
+        """Computed results of UDF number `idx`."""
+        return self.compute()[idx]
 
 
 class DelayedBufferWrapper(BufferWrapper):
@@ -272,7 +276,7 @@ class _Merging:
 
 def _only_concatenates(udf: UDF) -> bool:
     kinds = {buffer.kind for _, buffer in udf.results._buffers()}
-    return type(udf).merge is UDF.merge and "merge" not in vars(udf) and kinds <= {"nav"}
+    return type(udf).merge is UDF.merge and "merge" not in vars(udf) and kinds == {"nav"}
 
 
 def _padded(array: Any, shape: tuple[int, ...]) -> Any:
@@ -307,8 +311,16 @@ def _checked(merged: Mapping[str, Any], declared: Mapping[str, Any]) -> Arrays:
     return arrays
 
 
+def _has_results(udf: UDF) -> bool:
+    return any(buffer.use != "private" for buffer in udf.get_result_buffers().values())
+
+
 class DelayedUDFRunner(UDFRunner):
-    """Runs UDFs with lazy results. Messages about progress are not sent: nothing happens yet."""
+    """Runs UDFs with lazy results. Messages about progress are not sent: nothing happens yet.
+
+    Except if there is a UDF without results, which writes a file, say: nobody could ask for it later. The run
+    is then computed when it ends.
+    """
 
     def _steps(
         self,
@@ -323,14 +335,17 @@ class DelayedUDFRunner(UDFRunner):
         n_frames = run.damage.raw_data.shape[0]
         mergings = [_Merging(udf, i, n_frames) for i, udf in enumerate(self._udfs)]
 
-        def results() -> UDFResults:
+        def results(*, is_complete: bool) -> UDFResults:
             found = [merging.results() for merging in mergings]
             outcome = _Outcome([lazy for lazy, _ in found])
+            if is_complete and not all(_has_results(udf) for udf in self._udfs):
+                outcome.compute()
             return UDFResultsLazy(
                 lambda: tuple(_wrap(udf, outcome, i, found[i][1]) for i, udf in enumerate(self._udfs)),
                 run.damage,
             )
 
+        n_done = 0
         handler = run.dataset.get_task_comm_handler()
         with executor.scatter(run.params) as handle:
             for result, task in executor.run_tasks(run.tasks, handle, cancel_id, handler):
@@ -338,10 +353,11 @@ class DelayedUDFRunner(UDFRunner):
                 run.damage.raw_data[part.origin[0] : part.origin[0] + part.shape[0]] = True
                 for merging in mergings:
                     merging.add(part, result)
+                n_done += 1
                 if each_partition:
-                    yield results()
+                    yield results(is_complete=n_done == len(run.tasks))
         if not each_partition or not run.tasks:
-            yield results()
+            yield results(is_complete=True)
 
 
 def _wrap(udf: UDF, outcome: _Outcome, idx: int, merged: Arrays) -> dict[str, BufferWrapper]:

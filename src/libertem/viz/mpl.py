@@ -98,8 +98,10 @@ class MPLLive2DPlot(Live2DPlot):
             )
             return
         data = real_values(self.data)
-        if data.ndim == 2:
-            self.im_obj.set_clim(*robust_limits(np.ma.getdata(data), damage))
+        # As matplotlib sees it: a last axis of one element is no colour.
+        values = data[..., 0] if data.ndim == 3 and data.shape[-1] == 1 else data
+        if values.ndim == 2:
+            self.im_obj.set_clim(*robust_limits(np.ma.getdata(values), damage))
         self.im_obj.set_data(data)
         if self._in_cell is not None:
             self._in_cell.update(self.fig)
