@@ -28,6 +28,7 @@ from libertem.api import Context
 from libertem.common.taskcomm import NoopCommHandler
 from libertem.executor.dask import DaskJobExecutor, run
 from libertem.executor.inline import InlineJobExecutor
+from libertem.udf.groups import FEW_SHARES, MAX_RESULT_BYTES, SHARES
 from libertem.udf.noop import NoOpUDF
 from libertem.udf.sum import SumUDF
 
@@ -36,8 +37,6 @@ __all__ = ["Costs", "Job", "Plan", "predict"]
 MB, GB, TB = 1e6, 1e9, 1e12
 PARTITION_BYTES = 256 * 2**20
 """Of uint16: 512 MiB as float32, what the library aims at."""
-GROUPS_PER_WORKER = 8
-"""Results of a worker if they are merged there, see `libertem.udf.groups`."""
 MEASURED_WORKERS = 64
 """So many messages are on their way that Dask sends several at once, as on a large cluster."""
 
@@ -132,7 +131,8 @@ def predict(job: Job, costs: Costs) -> Plan:
     w = job.n_workers
     seconds_per_task = job.n_bytes / parts / costs.worker_rate + costs.task_worker
     if job.merged_on_workers:
-        n_messages = min(parts, GROUPS_PER_WORKER * w)
+        is_large = job.result_bytes * w * len(SHARES) > MAX_RESULT_BYTES
+        n_messages = min(parts, len(FEW_SHARES if is_large else SHARES) * w)
         n_results = n_messages
     else:
         largest = min(run.BATCH_SECONDS / seconds_per_task, run.MAX_BATCH_BYTES / max(1, job.result_bytes))

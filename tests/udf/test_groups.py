@@ -13,7 +13,7 @@ from libertem.api import Context
 from libertem.executor.inline import InlineJobExecutor
 from libertem.udf import UDF
 from libertem.udf import groups as module
-from libertem.udf.groups import SHARES, TaskGroup, _cut
+from libertem.udf.groups import FEW_SHARES, SHARES, TaskGroup, _cut
 from libertem.udf.logsum import LogsumUDF
 from libertem.udf.raw import PickUDF
 from libertem.udf.stddev import StdDevUDF
@@ -48,16 +48,16 @@ def run(executor: Any, udfs: list[UDF], **kwargs: Any) -> Any:
     return ctx.run_udf(dataset=ds, udf=udfs, **kwargs)
 
 
-@given(st.integers(0, 500), st.integers(1, 20))
-def test_groups_cover_all_tasks_once_in_order(n_tasks: int, n_workers: int) -> None:
-    ranges = _cut(n_tasks, n_workers)
+@given(st.integers(0, 500), st.integers(1, 20), st.sampled_from([SHARES, FEW_SHARES]))
+def test_groups_cover_all_tasks_once_in_order(n_tasks: int, n_workers: int, shares: Any) -> None:
+    ranges = _cut(n_tasks, n_workers, shares)
     assert [i for start, stop in ranges for i in range(start, stop)] == list(range(n_tasks))
     assert all(start < stop for start, stop in ranges)
-    assert len(ranges) <= len(SHARES) * n_workers
+    assert len(ranges) <= len(shares) * n_workers
 
 
 def test_groups_become_smaller_towards_the_end() -> None:
-    sizes = [stop - start for start, stop in _cut(320, 2)]
+    sizes = [stop - start for start, stop in _cut(320, 2, SHARES)]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[0] == 40
     assert sizes[-1] == 10
@@ -85,6 +85,17 @@ def test_grouping_changes_no_result(roi: Any) -> None:
             np.testing.assert_array_equal(found[name].valid_mask, wanted[name].valid_mask)
     assert len(executor.tasks) <= 16
     assert sum(executor.sizes()) == (60 if roi is None else np.count_nonzero(roi))
+
+
+def test_large_results_come_in_few_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_RESULT_BYTES", 1 << 20)
+    executor = Merging()
+    run(executor, [SumUDF()])
+    assert len(executor.tasks) == 16
+    monkeypatch.setattr(module, "MAX_RESULT_BYTES", 1 << 7)
+    found = run(executor, [SumUDF()])
+    assert executor.sizes() == [22, 23, 7, 8]
+    np.testing.assert_allclose(found[0]["intensity"].data, FRAMES.sum(axis=(0, 1)), rtol=1e-6)
 
 
 def test_a_cluster_without_workers_yet_gets_all_tasks() -> None:

@@ -29,6 +29,12 @@ F = TypeVar("F", bound=Callable[..., None])
 SHARES = (4, 4, 2, 2, 1, 1, 1, 1)
 """Sizes of the groups of one worker, relative to each other; small ones last, to end together."""
 
+FEW_SHARES = (3, 1)
+"""The same if results are so large that they, rather than the last tasks, would be waited for."""
+
+MAX_RESULT_BYTES = 4 << 30
+"""Results of a run that the main process receives in groups of `SHARES`: some seconds, see docs/scaling.md."""
+
 MAX_NAV_BYTES = 1 << 26
 """Results per frame are not merged but collected; a worker does not collect more than this."""
 
@@ -71,17 +77,19 @@ def group_tasks(
     if workers is None:
         return tasks
     nav_bytes = sum(buffer.raw_data.nbytes for buffer in buffers if buffer.kind == "nav")
+    per_group = sum(buffer.raw_data.nbytes for buffer in buffers if buffer.kind != "nav")
+    shares = SHARES if per_group * workers * len(SHARES) <= MAX_RESULT_BYTES else FEW_SHARES
     # More and smaller groups, if what they collect would be large.
-    workers = max(1, workers, -(-nav_bytes * max(SHARES) // (MAX_NAV_BYTES * sum(SHARES))))
+    workers = max(1, workers, -(-nav_bytes * max(shares) // (MAX_NAV_BYTES * sum(shares))))
     return [
         TaskGroup(list(tasks[start:stop])) if stop - start > 1 else tasks[start]
-        for start, stop in _cut(len(tasks), workers)
+        for start, stop in _cut(len(tasks), workers, shares)
     ]
 
 
-def _cut(n_tasks: int, n_workers: int) -> list[tuple[int, int]]:
+def _cut(n_tasks: int, n_workers: int, shares: Sequence[int]) -> list[tuple[int, int]]:
     """Consecutive ranges that cover all tasks, none of them empty; a few per worker."""
-    units = [share for share in SHARES for _ in range(n_workers)]
+    units = [share for share in shares for _ in range(n_workers)]
     ranges = []
     start = done = 0
     for unit in units:
