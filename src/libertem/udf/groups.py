@@ -33,7 +33,7 @@ FEW_SHARES = (3, 1)
 """The same if results are so large that they, rather than the last tasks, would be waited for."""
 
 MAX_RESULT_BYTES = 4 << 30
-"""Results of a run that the main process receives in groups of `SHARES`: some seconds, see docs/scaling.md."""
+"""Results of a run that the main process gets in groups of `SHARES`: some seconds, see docs/scaling.md."""
 
 MAX_NAV_BYTES = 1 << 26
 """Results per frame are not merged but collected; a worker does not collect more than this."""
