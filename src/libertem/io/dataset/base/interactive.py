@@ -8,7 +8,7 @@ one that works on it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import os
@@ -16,45 +16,46 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from libertem.io.dataset.base.dataset import DataSet
-
 __all__ = ["Interactive", "UsableDirectly"]
 
+D = TypeVar("D", contravariant=True)
+"""Type of data sets."""
 
-class Interactive(Protocol):
+
+class Interactive(Protocol[D]):
     """What can be done with a data set interactively; the methods are those of `UsableDirectly`."""
 
-    def get(self, dataset: DataSet, key: Any) -> npt.NDArray[Any]:
+    def get(self, dataset: D, key: Any) -> npt.NDArray[Any]:
         """``dataset[key]``."""
         ...
 
-    def as_array(self, dataset: DataSet, dtype: npt.DTypeLike | None) -> npt.NDArray[Any]:
+    def as_array(self, dataset: D, dtype: npt.DTypeLike | None) -> npt.NDArray[Any]:
         """``np.asarray(dataset)``."""
         ...
 
     def reduce(
-        self, dataset: DataSet, over: Literal["nav", "sig"], *, mean: bool, roi: Any, progress: Any
+        self, dataset: D, over: Literal["nav", "sig"], *, mean: bool, roi: Any, progress: Any
     ) -> npt.NDArray[Any]:
         """Sum or mean."""
         ...
 
-    def virtual_image(self, dataset: DataSet, mask: Any, **options: Any) -> npt.NDArray[Any]:
+    def virtual_image(self, dataset: D, mask: Any, **options: Any) -> npt.NDArray[Any]:
         """Virtual detector."""
         ...
 
-    def plot(self, dataset: DataSet, position: Any, **options: Any) -> Any:
+    def plot(self, dataset: D, position: Any, **options: Any) -> Any:
         """Figure."""
         ...
 
-    def save(self, dataset: DataSet, path: Any, **options: Any) -> None:
+    def save(self, dataset: D, path: Any, **options: Any) -> None:
         """File."""
         ...
 
-    def to_dask(self, dataset: DataSet, **options: Any) -> Any:
+    def to_dask(self, dataset: D, **options: Any) -> Any:
         """Lazy array."""
         ...
 
-    def html(self, dataset: DataSet) -> str:
+    def html(self, dataset: D) -> str:
         """What a notebook shows."""
         ...
 
@@ -62,9 +63,9 @@ class Interactive(Protocol):
 class UsableDirectly:
     """Array-like use of data sets that were opened with `Context.load`."""
 
-    _interactive: Interactive | None = None
+    _interactive: Interactive[Any] | None = None
 
-    def _need_interactive(self, wish: str) -> tuple[Interactive, Any]:
+    def _need_interactive(self, wish: str) -> tuple[Interactive[Any], Any]:
         if self._interactive is None:
             name = type(self).__name__
             raise RuntimeError(
@@ -271,4 +272,4 @@ class UsableDirectly:
 
     def _repr_html_(self) -> str | None:
         # None: the notebook falls back to the plain representation.
-        return None if self._interactive is None else self._interactive.html(self)  # type: ignore[arg-type]  # DataSet
+        return None if self._interactive is None else self._interactive.html(self)

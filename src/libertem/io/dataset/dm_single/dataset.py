@@ -56,8 +56,6 @@ __all__ = [
     "DMFacts",
     "SingleDMDataSet",
     "inspect_file",
-    "read_images",
-    "read_metadata",
 ]
 
 KNOWN_FORMATS = ("Spectrum image", "Image", "Diffraction image")
