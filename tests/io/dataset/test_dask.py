@@ -102,6 +102,7 @@ class TestChunks:
             ((6, 10, 16, 16), (1, -1, -1, -1), {"min_size": float("inf")}, ((6,), (10,))),
             (BIG, -1, {}, ((5,), (25,))),
             (BIG, -1, DEFAULT, ((5,), (25,))),
+            (BIG, (-1, -1, 8, 8), {}, ((5,), (25,))),
             ((8, 4, 5, 16, 16), (4, 2, 1, 8, 8), {}, ((4, 4), (4,), (5,))),
             ((8, 12, 25, 16, 16), (1, 1, 2, -1, -1), {"min_size": 102400}, ((1,) * 8, (4, 4, 4), (25,))),
             ((4, 8, 4, 5, 16, 16), (2, 4, 2, 1, 8, 8), {}, ((2, 2), (8,), (4,), (5,))),
@@ -140,6 +141,11 @@ class TestChunks:
         array = da.ones((4, 4, 64, 64), chunks=(2, -1, -1, -1))
         assert load(array).get_num_partitions() == 1
         assert load(array, min_size=0).get_num_partitions() == 2
+
+    @pytest.mark.parametrize(("n_bytes", "expected"), [(134217728, (1, 1)), (134217727, (2,))])
+    def test_have_128_mebibytes_by_default(self, n_bytes: int, expected: tuple[int, ...]) -> None:
+        array = lazy((2, n_bytes), (1, -1), "u1")
+        assert load(array, 1).array.chunks[0] == load(array, 1, min_size=2.0**27).array.chunks[0] == expected
 
     @pytest.mark.parametrize(
         ("start", "target", "expected"),
@@ -241,6 +247,28 @@ class TestRefusals:
     def test_of_sig_dims_that_are_no_integer(self, sig_dims: Any) -> None:
         with pytest.raises(DataSetException, match="Expected non-negative integer sig_dims"):
             DaskDataSet(lazy((3, 4, 4), 1), sig_dims=sig_dims)
+
+    @pytest.mark.parametrize(
+        ("array", "sig_dims", "message"),
+        [
+            (np.zeros(3), 3.0, "Expected a Dask array"),
+            (lazy((3, 4), 1)[np.arange(3) > lazy((3,), 1)], 3.0, "non-negative integer sig_dims"),
+            (lazy((3, 4), 1)[np.arange(3) > lazy((3,), 1)], 2, "unknown shape or chunk sizes"),
+        ],
+    )
+    def test_of_several_things_names_the_first(self, array: Any, sig_dims: Any, message: str) -> None:
+        with pytest.raises(DataSetException, match=message):
+            DaskDataSet(array, sig_dims=sig_dims)
+
+    def test_of_the_constructor_are_repeated_by_check_valid(self) -> None:
+        ds = load(lazy((3, 4, 4), 1))
+        assert ds.check_valid() is True
+        ds.array = ds.array[0]
+        with pytest.raises(DataSetException, match="sig_dims 2 not compatible"):
+            ds.check_valid()
+        ds.array = np.zeros((3, 4, 4))
+        with pytest.raises(DataSetException, match="Expected a Dask array"):
+            ds.check_valid()
 
     @pytest.mark.parametrize("sig_dims", [-1, 0, 3, 4])
     def test_of_sig_dims_that_leave_no_axis(self, sig_dims: int) -> None:
@@ -398,6 +426,16 @@ class TestReading:
             assert len(tiles) == 4
             assert not any(tile.flags.writeable or tile.flags.owndata for tile in tiles)
 
+    def test_corrections_leave_the_memory_behind_the_array_alone(self) -> None:
+        memory = np.ones((2, 4, 6, 10), dtype=np.float32)
+        corrections = CorrectionSet(dark=np.ones((6, 10)))
+        with Context(executor=InlineJobExecutor()) as ctx:
+            ds = ctx.load("dask", dask_array=da.from_array(memory, chunks=-1), sig_dims=2)
+            for _ in range(2):
+                result = ctx.run_udf(dataset=ds, udf=SumUDF(), corrections=corrections)
+                assert not result["intensity"].data.any()
+        assert (memory == 1).all()
+
     def test_compiled_udfs_get_the_pixels_as_they_are(self) -> None:
         ds = load(da.from_array(FRAMES, chunks=(1, -1, -1, -1)), min_size=0)
         for partition in ds.get_partitions():
@@ -504,11 +542,13 @@ class TestDataSet:
 
     def test_json_parameters_fit_the_constructor(self) -> None:
         assert DaskDataSet.get_msg_converter() is DaskDatasetParams
-        message = {"type": "DASK", "sig_dims": 2, "preserve_dimensions": False, "min_size": 100}
-        params = DaskDatasetParams().to_python(message)
-        assert params == {"sig_dims": 2, "preserve_dimensions": False, "min_size": 100}
-        DaskDataSet(lazy((4, 4, 5), 1), **params)
-        assert DaskDatasetParams().from_python(params) == message
+        for min_size in (100, 0):
+            params = {"sig_dims": 2, "preserve_dimensions": False, "min_size": min_size}
+            message = {"type": "DASK", **params}
+            assert DaskDatasetParams().to_python(message) == params
+            DaskDataSet(lazy((4, 4, 5), 1), **params)
+            assert DaskDatasetParams().from_python(params) == message
+        assert DaskDatasetParams().to_python({"type": "DASK"}) == {}
         with pytest.raises(jsonschema.ValidationError):
             DaskDatasetParams().to_python({"type": "DASK", "sig_dims": 0})
 

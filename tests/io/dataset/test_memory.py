@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 
 from libertem.api import Context
 from libertem.common import Shape
+from libertem.common.math import prod
 from libertem.exceptions import DataSetException
 from libertem.executor.inline import InlineJobExecutor
 from libertem.io.corrections import CorrectionSet
@@ -35,6 +37,7 @@ from libertem.io.dataset.memory import (
     MemPartition,
 )
 from libertem.io.dataset.memory.images import preferences
+from libertem.udf.base import UDF
 from libertem.udf.sum import SumUDF
 from libertem.udf.sumsigudf import SumSigUDF
 
@@ -106,6 +109,30 @@ class TestShapes:
     def test_show_at_least_one_image(self, offset: int) -> None:
         with pytest.raises(DataSetException, match=r"\(-8, 8\)"):
             MemoryDataSet(data=DATA, sync_offset=offset)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"data": None, "io_backend": MMapBackend()}, "alternative I/O backends"),
+        ({"data": None, "sig_shape": (3,), "sig_dims": 2}, "created from either"),
+        ({"sig_shape": (3,), "sig_dims": 2}, "not matching sig_dims"),
+        ({"sig_shape": (3, 3), "tileshape": (4, 5)}, "not a multiple of sig shape"),
+        ({"tileshape": (4, 5), "sync_offset": 8}, "tileshape needs 3 entries"),
+    ],
+)
+def test_of_several_errors_the_documented_one_is_first(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises((ValueError, DataSetException), match=message):
+        MemoryDataSet(**{"data": DATA, **arguments})
+
+
+def test_parameters_keep_their_places() -> None:
+    expected = [
+        *("tileshape", "num_partitions", "data", "sig_dims", "check_cast", "tiledelay", "datashape"),
+        *("base_shape", "force_need_decode", "io_backend", "nav_shape", "sig_shape", "sync_offset"),
+        "array_backends",
+    ]
+    assert list(inspect.signature(MemoryDataSet).parameters) == expected
 
 
 class TestData:
@@ -427,6 +454,14 @@ class TestTiles:
                 assert not result["intensity"].data.any()
         assert (data == 1).all()
 
+    def test_corrected_tiles_are_as_sparse_as_others(self) -> None:
+        ds = MemoryDataSet(data=sparse.COO.from_numpy(DATA), num_partitions=2)
+        for partition in ds.get_partitions():
+            partition.set_corrections(CorrectionSet(dark=np.ones((4, 5))))
+            for tile in partition.get_tiles(scheme_for(ds, 3, 4, 5)):
+                assert type(tile.data) is sparse.COO
+                np.testing.assert_array_equal(tile.data.todense(), IMAGES[tile.tile_slice.get()] - 1)
+
     def test_complex_data_is_not_made_real(self) -> None:
         ds = MemoryDataSet(data=DATA.astype(np.complex64), num_partitions=1)
         with pytest.raises(DataSetException, match="complex data cannot be read as real numbers"):
@@ -490,6 +525,29 @@ class TestKnobs:
         ds = MemoryDataSet(data=DATA, num_partitions=2, tileshape=(100, 4, 5))
         with pytest.raises(ValueError, match="does not fit into size"):
             Negotiator().get_scheme([SumUDF()], ds, "f4", Shape((4, 4, 5), 2))
+
+    @pytest.mark.parametrize("method", ["process_frame", "process_partition"])
+    @pytest.mark.filterwarnings("ignore:the data set changed the tile shape:UserWarning")
+    def test_parts_of_frames_are_refused_where_whole_ones_are_needed(self, method: str) -> None:
+        udf = type("Whole", (UDF,), {method: lambda self, part: None, "get_result_buffers": lambda self: {}})
+        ds = MemoryDataSet(data=DATA, num_partitions=2, tileshape=(2, 2, 5))
+        message = r"tileshape .* is incompatible with base shape \(1, 4, 5\)"
+        with Context(executor=InlineJobExecutor()) as ctx, pytest.raises(ValueError, match=message):
+            ctx.run_udf(dataset=ds, udf=udf())
+
+    def test_forced_decoding_limits_tiles_to_a_mebibyte(self) -> None:
+        data, partition = np.zeros((16, 1024, 256), dtype=np.float32), Shape((16, 1024, 256), 2)
+        negotiated = Negotiator().get_scheme(
+            [SumUDF()], MemoryDataSet(data=data, force_need_decode=True), "f4", partition
+        )
+        assert prod(negotiated.shape) * 4 == 1 << 20
+        for forced in (False, True):
+            ds = MemoryDataSet(data=data, tileshape=partition, force_need_decode=forced)
+            if forced:
+                with pytest.raises(ValueError, match="does not fit into size"):
+                    Negotiator().get_scheme([SumUDF()], ds, "f4", partition)
+            else:
+                assert Negotiator().get_scheme([SumUDF()], ds, "f4", partition).shape == partition
 
     def test_decoding_can_be_forced(self) -> None:
         assert MemoryDataSet(data=DATA).need_decode("f4", None, None) is False

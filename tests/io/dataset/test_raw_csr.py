@@ -26,7 +26,7 @@ from libertem.common.arrays import CPU_BACKENDS, D2_BACKENDS, SPARSE_DOK, SPARSE
 from libertem.exceptions import DataSetException, HeaderError
 from libertem.executor.inline import InlineJobExecutor
 from libertem.io.corrections import CorrectionSet
-from libertem.io.dataset.base import MMapBackend, TilingScheme
+from libertem.io.dataset.base import BasePartition, MMapBackend, Partition, TilingScheme
 from libertem.io.dataset.base.backends.rawio import io_counts
 from libertem.io.dataset.raw_csr import (
     CSRDescriptor,
@@ -188,7 +188,11 @@ class TestTiles:
                 tiles = read_tiles_with_roi(
                     triple, part, offset, scheme_for(2, 2, 3), roi.reshape(2, 3), np.float32
                 )
-            assert [summary(tile) for tile in tiles] == of_partition
+            found = list(tiles)
+            assert [summary(tile) for tile in found] == of_partition
+            assert {(tile.data.indices.dtype, tile.data.indptr.dtype) for tile in found} == {
+                (np.dtype("i4"), np.dtype("i4"))
+            }
 
     def test_may_come_from_a_sparse_roi(self) -> None:
         triple = CSRTriple(np.array(INDPTR), np.array(INDICES), np.array(VALUES))
@@ -204,6 +208,18 @@ class TestTiles:
             assert np.shares_memory(tile.data.data, triple.data)
             assert np.shares_memory(tile.data.indices, triple.indices)
             assert not tile.data.data.flags.writeable
+
+    def test_share_memory_with_the_files(self, tmp_path: Path) -> None:
+        ds = load(write_example(tmp_path))
+        for tile in itertools.chain(*tiles_of(ds, dest_dtype="f4")):
+            for array in (tile.data.data, tile.data.indices):
+                assert (array.flags.owndata, array.flags.writeable) == (False, False)
+
+    @pytest.mark.parametrize("dest", [">f4", "<f4", ">i2", "c8"])
+    def test_have_the_byte_order_that_was_asked_for(self, tmp_path: Path, dest: str) -> None:
+        (tile,) = tiles_of(load(write_example(tmp_path), num_partitions=1), 6, dest_dtype=dest)[0]
+        assert tile.dtype == tile.data.data.dtype == np.dtype(dest)
+        np.testing.assert_array_equal(tile.data.toarray().reshape(6, 2, 3), FRAMES)
 
     @pytest.mark.parametrize("columns", [[2, 1, 0], [2, 1, 1]])
     def test_with_unsorted_or_repeated_pixels_can_be_used_in_all_ways(self, columns: list[int]) -> None:
@@ -344,6 +360,34 @@ class TestDataSet:
             {"name": "indices dtype", "value": "<i4"},
         ]
 
+    def test_answers_what_all_data_sets_do(self, tmp_path: Path) -> None:
+        path = write_example(tmp_path)
+        ds = load(path, sync_offset=2)
+        assert ds.check_valid() is True
+        key = {"path": path, "shape": (6, 2, 3), "dtype": "float32", "sync_offset": 2}
+        assert ds.get_cache_key() == key
+        assert RawCSRDataSet.get_supported_extensions() == {"toml"}
+        for partition in ds.get_partitions():
+            assert isinstance(partition, Partition)
+            assert not isinstance(partition, BasePartition)
+
+    @pytest.mark.parametrize(
+        ("offset", "dtype", "roi", "dark", "expected"),
+        [
+            (0, "f4", None, None, False),
+            (2, "f4", None, None, False),
+            (-1, "f4", None, None, True),
+            (0, "f8", None, None, True),
+            (0, "f4", np.ones(6, dtype=bool), None, True),
+            (0, "f4", None, np.ones((2, 3)), True),
+        ],
+    )
+    def test_needs_to_decode_by_the_common_rule(
+        self, tmp_path: Path, offset: int, dtype: str, roi: Any, dark: Any, expected: bool
+    ) -> None:
+        ds = load(write_example(tmp_path), sync_offset=offset)
+        assert ds.need_decode(dtype, roi, CorrectionSet(dark=dark)) is expected
+
     def test_has_no_facts_before_it_is_initialized(self) -> None:
         ds = RawCSRDataSet("x.toml")
         assert repr(ds) == "<RawCSRDataSet of 'x.toml', not initialized>"
@@ -394,8 +438,11 @@ class TestDataSet:
             part.set_corrections(CorrectionSet())
             with pytest.raises(NotImplementedError, match=message):
                 part.set_corrections(corrections)
-            with pytest.raises((NotImplementedError, ValueError), match="correction"):
+            with pytest.raises(NotImplementedError, match="corrections not implemented for"):
                 ctx.run_udf(dataset=ds, udf=SumUDF(), corrections=corrections)
+            for none in (None, CorrectionSet()):
+                result = ctx.run_udf(dataset=ds, udf=SumUDF(), corrections=none)
+                np.testing.assert_array_equal(result["intensity"].data, FRAMES.sum(axis=0))
 
     def test_runs_equal_numpy(self, tmp_path: Path) -> None:
         masks = np.random.default_rng(0).random((3, 2, 3))
@@ -455,8 +502,10 @@ class TestSidecar:
         np.testing.assert_array_equal(read(load(path)).pixels, FRAMES)
 
     def test_that_is_missing_is_a_missing_file(self, tmp_path: Path) -> None:
-        with pytest.raises(FileNotFoundError):
-            load_toml(str(tmp_path / "x.toml"))
+        for read_it in (load_toml, load):
+            with pytest.raises(FileNotFoundError, match=r"x\.toml") as caught:
+                read_it(str(tmp_path / "x.toml"))
+            assert isinstance(caught.value, DataSetException)
 
     @pytest.mark.parametrize(
         ("old", "new", "kind", "message"),
@@ -520,10 +569,20 @@ class TestSidecar:
             "info": {"image_count": 6},
         }
 
-    @pytest.mark.parametrize("name", ["large.toml", "large"])
-    def test_is_not_looked_for_in_large_files(self, tmp_path: Path, name: str) -> None:
+    @pytest.mark.parametrize("name", ["long.toml", "LONG.TOML"])
+    def test_is_detected_by_its_extension_however_many_comments_it_has(
+        self, tmp_path: Path, name: str
+    ) -> None:
         path = tmp_path / name
-        path.write_bytes(Path(write_example(tmp_path)).read_bytes() + b"#" * (1 << 16))
+        path.write_bytes(Path(write_example(tmp_path)).read_bytes() + b"#" * (1 << 19))
+        assert RawCSRDataSet.detect_params(str(path), InlineJobExecutor())
+        with Context(executor=InlineJobExecutor()) as ctx:
+            assert isinstance(ctx.load("auto", path=str(path)), RawCSRDataSet)
+
+    @pytest.mark.parametrize(("name", "n_bytes"), [("large.toml", 1 << 20), ("large", 1 << 16)])
+    def test_is_not_looked_for_in_large_files(self, tmp_path: Path, name: str, n_bytes: int) -> None:
+        path = tmp_path / name
+        path.write_bytes(Path(write_example(tmp_path)).read_bytes() + b"#" * n_bytes)
         before = io_counts()
         assert RawCSRDataSet.detect_params(str(path), InlineJobExecutor()) is False
         assert (io_counts() - before).read_bytes == 0

@@ -41,7 +41,7 @@ class DaskDatasetParams(MessageConverter):
             "type": {"const": "DASK"},
             "sig_dims": {"type": "number", "minimum": 1},
             "preserve_dimensions": {"type": "boolean"},
-            "min_size": {"type": "number", "minimum": 1},
+            "min_size": {"type": "number", "minimum": 0},
         },
         "required": ["type"],
     }

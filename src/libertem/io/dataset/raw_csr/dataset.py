@@ -27,6 +27,7 @@ from libertem.io.dataset.base.scan import check_shape, check_sync_offset, intege
 from libertem.io.dataset.base.scheme import TilingScheme
 from libertem.io.dataset.base.tile import DataTile
 from libertem.io.dataset.raw_csr.sidecar import (
+    MAX_TOML_BYTES,
     CSRSizes,
     MissingKeyError,
     Sidecar,
@@ -57,7 +58,7 @@ MAX_CHECKED_FRAMES = 1 << 22
 """When loading: reading so many index pointers takes no time. The others are checked when they are read."""
 
 MAX_PROBED_BYTES = PROBE_BYTES // 2
-"""Of a TOML file that is to be recognized: index pointers are read as well."""
+"""Of a file that is to be recognized without an extension that promises TOML."""
 
 
 class SigSizeError(ShapeError, ValueError):
@@ -92,12 +93,13 @@ def inspect_files(path: str) -> CSRFacts:
 def recognize_file(path: str) -> CSRFacts:
     """`inspect_files`, unless the file at `path` is too large to be looked into."""
     size = file_size(path)
-    if size > MAX_PROBED_BYTES:
+    limit = MAX_TOML_BYTES if path.lower().endswith(".toml") else MAX_PROBED_BYTES
+    if size > limit:
         raise DataSetException(
             "too large for a file of parameters",
             path=path,
             found=f"{size} bytes",
-            expected=f"at most {MAX_PROBED_BYTES}",
+            expected=f"at most {limit}",
         )
     return inspect_files(path)
 
