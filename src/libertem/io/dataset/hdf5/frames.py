@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["StoredFrames", "n_passes", "unit_memory"]
 
-BLOCK_BYTES = 2 << 20
-"""Blocks are reduced before they leave the CPU's cache."""
+BLOCK_BYTES = 4 << 20
+"""Blocks are reduced while they are in a cache of the CPU. Smaller ones cost more than that gains."""
 
 MIN_KERNEL_FRAMES = 8
 """Kernels take so many frames at a time, if they do not make a block too large."""
