@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from libertem.common.math import prod
+from libertem.common.memory import available_bytes
 from libertem.io.dataset.base.blocks import FrameBlock, FrameRun, ReadOrder, Slab
 from libertem.io.dataset.base.files import FileSet
 from libertem.io.dataset.hdf5.layout import H5Piece
@@ -44,7 +45,7 @@ def unit_memory() -> int:
     import psutil
 
     workers = psutil.cpu_count() or 1
-    return max(MIN_UNIT_MEMORY, int(psutil.virtual_memory().available) // (3 * workers))
+    return max(MIN_UNIT_MEMORY, available_bytes() // (3 * workers))
 
 
 def n_passes(piece: H5Piece, n_bands: int = 1) -> int:
