@@ -29,6 +29,7 @@ from libertem.api import Context
 from libertem.common.math import prod
 from libertem.common.memory import available_bytes as _available_bytes
 from libertem.common.new_file import as_write_error, complete_or_nothing
+from libertem.common.progress import bar_class
 from libertem.common.scheduler import Scheduler
 from libertem.common.taskcomm import NoopCommHandler
 from libertem.exceptions import DataSetException
@@ -366,14 +367,12 @@ def _steps(job: _Job) -> list[list[_Task]]:
 
 
 def _run(job: _Job, executor: JobExecutor, *, progress: bool) -> None:
-    from tqdm.auto import tqdm
-
     steps = _steps(job)
     n_bytes = job.facts.image_count * job.sig_px * job.itemsize
     with ExitStack() as stack:
         name = os.path.basename(job.target)
         bar = stack.enter_context(
-            tqdm(total=n_bytes, desc=name, unit="B", unit_scale=True, disable=not progress)
+            bar_class()(total=n_bytes, desc=name, unit="B", unit_scale=True, disable=not progress)
         )
         stack.enter_context(_flushed_meanwhile(job.temporary))
         handle = stack.enter_context(executor.scatter(job))
